@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fengshenbang: name a model, take it from raw Chinese text to a served, CLUE-scored endpoint.
+
+    import pyfsb
+    model = pyfsb.load("runs/demo/evaluation/tnews/finetune-42")
+    print(model.predict(["中国女排夺得世界杯冠军"])[0].label)
+
+Importing the package is cheap: torch is loaded by `load`, not before.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pyfsb.inference.protocol import Predictor
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "load"]
+
+
+def load(name_or_uri: str) -> Predictor:
+    """Load a model for prediction.
+
+    Args:
+        name_or_uri: A run's checkpoint folder (or s3:// prefix), a Hugging Face folder with
+            safetensors, or a registered model name whose weights are in the hub cache.
+
+    Returns:
+        A predictor whose `predict(texts)` gives one typed result a text.
+
+    Raises:
+        CheckpointError: Nothing usable is there.
+        UnknownNameError: Neither a place nor a registered name.
+    """
+    from importlib import import_module
+
+    predictor: Predictor = import_module("pyfsb.inference.loading").load_predictor(name_or_uri)
+    return predictor

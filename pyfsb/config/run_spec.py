@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The run spec: one typed value is the single source of every setting of a run.
+
+Built by `pyfsb.config.loading`, read by every stage and engine. Never reads a file.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from pyfsb import storage
+from pyfsb.config.sections import (
+    BatchSpec,
+    DataSpec,
+    EvaluationSpec,
+    ModelSpec,
+    Name,
+    ObjectiveSpec,
+    OptimizerSpec,
+    ParallelismSpec,
+    ServingSpec,
+    Stage,
+    TaskSpec,
+    TrainingSpec,
+)
+from pyfsb.errors import ConfigError
+from pyfsb.schema import Json, Schema, digest
+
+
+class RunSpec(Schema):
+    """Everything about one run, from raw text to a served model."""
+
+    name: Name
+    """Name of the run; shown in records and on the leaderboard."""
+    output: str
+    """Folder or s3:// for everything the run writes."""
+    seed: Annotated[int, Field(ge=0)] = 42
+    """Seed of every random choice but those of evaluation.finetune.seeds."""
+    model: ModelSpec
+    """Which model."""
+    data: DataSpec = DataSpec()
+    """Which text."""
+    objective: ObjectiveSpec = ObjectiveSpec()
+    """Which pretraining objective."""
+    optimizer: OptimizerSpec = OptimizerSpec()
+    """Optimizer of pretraining."""
+    batch: BatchSpec = BatchSpec()
+    """Batch sizes of pretraining."""
+    training: TrainingSpec = TrainingSpec()
+    """Length of pretraining and its checkpoints."""
+    parallelism: ParallelismSpec = ParallelismSpec()
+    """Processes and sharding, for pretraining and fine-tuning."""
+    evaluation: EvaluationSpec = EvaluationSpec()
+    """What to score."""
+    serving: ServingSpec = ServingSpec()
+    """What to serve."""
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages this spec asks for, in order."""
+        scores = bool(self.evaluation.tasks or self.data.train)
+        wanted = {
+            Stage.DATA: bool(self.data.corpus or self.data.train),
+            Stage.TRAINING: bool(self.data.corpus) and self.training.max_steps != 0,
+            Stage.EVALUATION: scores,
+            Stage.LEADERBOARD: scores,
+            Stage.SERVING: scores and self.serving.is_enabled,
+        }
+        return tuple(stage for stage in Stage if wanted[stage])
+
+    @property
+    def own_task(self) -> TaskSpec:
+        """The task of `data.train`, read from its file by `load_spec`."""
+        if isinstance(self.data.task, str):
+            raise ConfigError(f"data.task = {self.data.task!r} was not read; use load_spec")
+        return self.data.task
+
+    def output_of(self, stage: Stage) -> str:
+        """Return the folder that a stage writes."""
+        return storage.join(self.output, stage.value)
+
+    @model_validator(mode="after")
+    def _is_something_to_do(self) -> Self:
+        if not self.stages:
+            raise ValueError("nothing to do: set data.corpus, data.train or evaluation.tasks")
+        if self.model.checkpoint is None and not self.data.corpus:
+            raise ValueError(
+                "no weights and no text to learn from: set model.checkpoint or data.corpus"
+            )
+        return self
+
+
+def stage_hash(spec: RunSpec, stage: Stage) -> str:
+    """Return the digest of every setting that a stage's result depends on.
+
+    Where things lie and how fast they are made (paths, ports, worker processes of the data stage)
+    are not part of it: contents are compared by the digests of the records.
+    """
+    runtime = {"root", "corpus", "train", "test", "num_processes"}
+    serving_runtime = {"host", "port", "startup_timeout_seconds"}
+    dump = spec.model_dump(mode="json")
+    data = {key: value for key, value in dump["data"].items() if key not in runtime}
+    model = {"name": spec.model.name, "config": spec.model.config}
+    parts: dict[Stage, Json] = {
+        Stage.DATA: {"seed": spec.seed, "data": data},
+        Stage.TRAINING: {
+            "model": model,
+            **{
+                key: dump[key]
+                for key in ("seed", "objective", "optimizer", "batch", "parallelism")
+            },
+            "training": {
+                "max_steps": spec.training.max_steps,
+                "num_epochs": spec.training.num_epochs,
+            },
+        },
+        Stage.EVALUATION: {
+            "model": model,
+            "evaluation": dump["evaluation"],
+            "parallelism": dump["parallelism"],
+        },
+        Stage.LEADERBOARD: {},
+        Stage.SERVING: {
+            key: value for key, value in dump["serving"].items() if key not in serving_runtime
+        },
+    }
+    return digest(parts[stage])
+
+
+def available_cores() -> int:
+    """Return the CPU cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def default_threads(parallelism: ParallelismSpec) -> int:
+    """Return CPU threads of a process: as set, else an even share of this machine's cores."""
+    share = available_cores() // parallelism.num_processes
+    return parallelism.threads_per_process or max(1, share)

@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sections of a run spec: each field with its unit, its range and the reason of its default.
+
+Gathered by `pyfsb.config.run_spec`; defaults live here and nowhere else. Never reads a file.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal, Self
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from pyfsb.schema import Schema
+
+Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
+PositiveInt = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0.0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")]
+
+
+class Stage(StrEnum):
+    """The stages of a run, in order; each is one subprocess and, but for the pages, one record."""
+
+    DATA = "data"
+    TRAINING = "training"
+    EVALUATION = "evaluation"
+    LEADERBOARD = "leaderboard"
+    SERVING = "serving"
+
+
+class Family(StrEnum):
+    """What goes in and what comes out of a model, whatever its architecture."""
+
+    CLASSIFY = "classify"
+    PAIR = "pair"
+    TAG = "tag"
+    FILL_MASK = "fill_mask"
+    GENERATE = "generate"
+
+
+class ModelSpec(Schema):
+    """Which model, and where its weights come from."""
+
+    name: str
+    """A registered name or alias; `fsb models list` shows them."""
+    config: dict[str, bool | int | float | str] = {}
+    """Overrides of the entry's architecture config, such as `hidden_size: 128`."""
+    checkpoint: str | None = None
+    """Folder or s3:// of the first weights (a run's training folder, or a Hugging Face folder with
+    safetensors). None starts from random weights."""
+
+
+class VocabularySpec(Schema):
+    """Where the WordPiece vocabulary comes from."""
+
+    file: str | None = None
+    """A vocab.txt, one piece a line. None trains one on the corpus."""
+    size: PositiveInt = 12800
+    """Pieces at most when trained; 12,800 is the size of the Erlangshen-DeBERTa-v2 vocabulary."""
+    lowercase: bool = True
+    """Lower-case Latin text and strip accents, as the Chinese BERT vocabularies expect."""
+
+
+class TaskSpec(Schema):
+    """A labelled data set of the user's own, in at most ten lines of YAML."""
+
+    name: Name = "mine"
+    """Name of the task in records, files and tables."""
+    family: Literal[Family.CLASSIFY, Family.PAIR, Family.TAG] = Family.CLASSIFY
+    """classify: one text, one label; pair: two texts, one label; tag: entities in a text."""
+    text: str = "text"
+    """Column or key of the (first) text."""
+    text_pair: str | None = None
+    """Column or key of the second text; required by family pair."""
+    label: str = "label"
+    """Column or key of the label; family tag: a list of {start, end, type}, end exclusive."""
+    labels: tuple[str, ...] = ()
+    """The allowed labels (tag: entity types). Empty takes those that occur, sorted."""
+
+    @model_validator(mode="after")
+    def _fields_fit_family(self) -> Self:
+        if (self.family is Family.PAIR) != (self.text_pair is not None):
+            raise ValueError("family pair, and only it, needs text_pair (the second text's key)")
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("labels must not repeat")
+        return self
+
+
+def _task_form(value: object) -> str:
+    return "_path" if isinstance(value, str) else "_inline"
+
+
+class DataSpec(Schema):
+    """Raw text, labelled rows, and how they become tokens."""
+
+    root: str = "."
+    """Folder or s3:// that the other paths of this section and of the tasks are relative to."""
+    corpus: tuple[str, ...] = ()
+    """Globs of raw text files (.jsonl, .jsonl.gz, .txt, .txt.gz) below root; empty: no pretraining."""
+    text_field: str = "text"
+    """Key of the text in JSON lines."""
+    txt_documents: Literal["lines", "paragraphs"] = "lines"
+    """In .txt files a document is one line, or the lines up to an empty one."""
+    vocabulary: VocabularySpec = VocabularySpec()
+    """The WordPiece vocabulary."""
+    max_tokens: Annotated[int, Field(ge=8, le=65536)] = 512
+    """Tokens of a training sample at most, special tokens included."""
+    min_characters: Annotated[int, Field(ge=1)] = 5
+    """Documents with fewer characters are dropped (reason too_short)."""
+    segmenter: Literal["rjieba", "jieba"] = "rjieba"
+    """Word boundaries for whole-word masking; both give the same words, rjieba is 15x faster."""
+    shard_tokens: PositiveInt = 32_000_000
+    """Tokens of a shard file, about; 64 MB as uint16."""
+    num_processes: PositiveInt | None = None
+    """Worker processes. None takes one a core; the result does not depend on it."""
+    train: str | None = None
+    """A labelled CSV or jsonl of the user's own, relative to the working directory."""
+    test: str | None = None
+    """Held-out rows in the same form. None splits them off `train`."""
+    task: Annotated[
+        Annotated[TaskSpec, Tag("_inline")] | Annotated[str, Tag("_path")],
+        Discriminator(_task_form),
+    ] = TaskSpec()
+    """What the labelled rows are: the fields of a task, or the path of a YAML file with them."""
+    held_out_ratio: Ratio = 0.2
+    """Share of `train` held out when `test` is None."""
+    held_out_rows: PositiveInt = 300
+    """Rows held out at least (the gate wants 300), but never more than 3 of 5 rows."""
+    corpus_includes_train: bool = False
+    """Add the texts of the labelled training rows (never the held-out ones) to the corpus."""
+
+
+class ObjectiveSpec(Schema):
+    """How inputs and labels are made from text."""
+
+    name: Literal["whole_word", "causal_lm"] | None = None
+    """None takes the entry's own objective."""
+    mask_ratio: Ratio = 0.15
+    """Share of tokens hidden by whole_word (Devlin et al. 2019)."""
+
+
+class OptimizerSpec(Schema):
+    """AdamW and its schedule."""
+
+    learning_rate: PositiveFloat = 1e-4
+    """Peak learning rate; 1e-4 is the Erlangshen recipe."""
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
+    """On matrices and embeddings only: never on biases and norm weights."""
+    betas: tuple[Ratio, Ratio] = (0.9, 0.999)
+    """Decay rates of the moments."""
+    epsilon: PositiveFloat = 1e-8
+    """Added to the denominator."""
+    max_gradient_norm: PositiveFloat = 1.0
+    """Gradients are clipped to this global norm."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """Course of the learning rate after warm-up, down to 0 (constant: stays)."""
+    warmup_ratio: Ratio = 0.1
+    """Share of the steps over which the learning rate rises from 0."""
+
+
+class BatchSpec(Schema):
+    """Batch sizes in tokens: a step holds as many whole samples as fit."""
+
+    tokens: PositiveInt = 32768
+    """Tokens of one optimizer step over all processes, special tokens included, padding not."""
+    micro_tokens: PositiveInt = 4096
+    """Tokens of one forward pass of one process at most, padding included."""
+
+
+class TrainingSpec(Schema):
+    """How long to train and what to keep."""
+
+    max_steps: Annotated[int, Field(ge=0)] | None = None
+    """Optimizer steps at most. None: num_epochs alone decides; 0: no pretraining."""
+    num_epochs: PositiveInt = 1
+    """Passes over the samples at most."""
+    checkpoint_every_steps: PositiveInt = 500
+    """Steps between saved training states; also at the end and on SIGTERM."""
+    keep_last: PositiveInt = 2
+    """Saved training states to keep."""
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = None
+    """Port of a Prometheus endpoint on 127.0.0.1 (0: any free one). None writes metrics.prom only."""
+
+
+class ParallelismSpec(Schema):
+    """Processes of one machine; in a cluster the operator sets them."""
+
+    num_processes: PositiveInt = 1
+    """Training processes, one a device (on CPU: one a core or two)."""
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    """What ZeRO shards: 0 nothing, 1 optimizer state, 2 gradients too, 3 parameters too."""
+    threads_per_process: PositiveInt | None = None
+    """CPU threads of each process. None shares the cores out evenly."""
+
+
+class FinetuneSpec(Schema):
+    """Fine-tuning before a task is scored."""
+
+    optimizer: OptimizerSpec = OptimizerSpec(learning_rate=2e-5)
+    """2e-5 is the common rate for published encoders; small ones from scratch want 5e-4."""
+    batch: BatchSpec = BatchSpec(tokens=2048, micro_tokens=4096)
+    """Batch sizes in tokens."""
+    num_epochs: PositiveInt = 3
+    """Passes over the training rows."""
+    max_steps: PositiveInt | None = None
+    """Steps at most. None: num_epochs alone decides."""
+    min_steps: PositiveInt = 1
+    """Steps at least: small sets are passed over more often than num_epochs to reach it."""
+    max_tokens: Annotated[int, Field(ge=8)] = 128
+    """Tokens of a row at most, special tokens included; longer texts are cut and counted."""
+    seeds: tuple[int, ...] = (42,)
+    """One fine-tuning each; scores are given as mean and spread, the first one is served."""
+
+    @model_validator(mode="after")
+    def _has_a_seed(self) -> Self:
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise ValueError("seeds must be at least one number, none twice")
+        return self
+
+
+class GateSpec(Schema):
+    """What a score must show before the model is served."""
+
+    is_enabled: bool = True
+    """False serves whatever the score; the ServingRecord says so."""
+    max_p_value: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.001
+    """Of the one-sided exact binomial test against the majority baseline."""
+    min_rows: PositiveInt = 300
+    """Held-out rows that share no text with training rows."""
+
+
+class EvaluationSpec(Schema):
+    """What to score and how."""
+
+    tasks: tuple[str, ...] = ()
+    """Registered tasks or suites; `fsb tasks list` shows them. The user's own task comes on top."""
+    runners: tuple[Literal["finetune", "ngram"], ...] = ("finetune", "ngram")
+    """finetune: this run's model; ngram: character n-gram linear model, the reference row."""
+    finetune: FinetuneSpec = FinetuneSpec()
+    """Fine-tuning settings, the same for all tasks."""
+    overrides: dict[str, FinetuneSpec] = {}
+    """Fine-tuning settings of single tasks, in place of the above."""
+    gate: GateSpec = GateSpec()
+    """The condition for serving."""
+
+
+class ServingSpec(Schema):
+    """Which task to serve, where, and what to ask at the end of the run."""
+
+    is_enabled: bool = True
+    """False ends the run with the leaderboard."""
+    task: str | None = None
+    """A task of this run. None takes the user's own task, else the first one."""
+    runner: Literal["finetune", "ngram", "best"] = "finetune"
+    """Whose model to serve; best takes the higher accuracy and doubles the gate's p-value for it."""
+    host: str = "127.0.0.1"
+    """Address to listen on; in a pod 0.0.0.0."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    """Port to listen on; 0 takes any free one."""
+    question: str | None = None
+    """Text to ask the served model. None takes the first held-out row."""
+    max_batch_rows: PositiveInt = 256
+    """Rows of one request at most; more answer 413."""
+    max_request_bytes: PositiveInt = 4 * 2**20
+    """Bytes of one request body at most; more answer 413."""
+    max_concurrent_requests: PositiveInt = 32
+    """Requests in work or waiting at most; more answer 503."""
+    request_timeout_seconds: PositiveFloat = 30.0
+    """A request not answered within this time ends with 504."""
+    startup_timeout_seconds: PositiveFloat = 120.0
+    """Time for the server to become ready at the end of a run."""

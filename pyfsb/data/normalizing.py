@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One spelling for one text, without touching what Chinese readers see.
+
+Rules, in order:
+1. Line ends (CRLF, CR, U+2028, U+2029, U+0085, vertical tab, form feed) become `\\n`.
+2. NFKC, except where it would change Chinese typography or a number's meaning: general punctuation
+   (“ ” — …), CJK punctuation (、。《》), full-width punctuation (，！？：；（）), vertical forms,
+   super- and subscripts, fractions, Roman numerals, enclosed and squared signs (①, ㎡) stay.
+   So full-width letters and digits become ASCII, compatibility ideographs and radicals their
+   unified hanzi, the ideographic space a space. Traditional and simplified are never converted.
+3. Control characters, zero-width characters, byte-order marks and unpaired surrogates go.
+4. Spaces and tabs in a row become one space; lines and the text are stripped; empty lines go.
+
+Source: our choice; the full-width comma lost to ASCII cost earlier users ten ROUGE points (FS#405).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_KEPT = (
+    "\u00b2\u00b3\u00b9\u00bc-\u00be"  # superscripts and fractions of Latin-1
+    "\u2010-\u205e"  # general punctuation
+    "\u2070-\u209f\u2100-\u218b"  # super- and subscripts, letter-like signs, number forms
+    "\u2460-\u24ff"  # enclosed letters and digits
+    "\u3001-\u303f"  # CJK punctuation
+    "\u3200-\u33ff"  # enclosed and squared CJK signs
+    "\ufe10-\ufe1f\ufe30-\ufe4f"  # vertical and compatibility forms
+    "\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65"  # full-width punctuation
+)
+_CHANGEABLE = re.compile(f"[^\\x00-\\x7f\u4e00-\u9fff{_KEPT}]+")
+_LINE_ENDS = re.compile("\r\n|[\r\u2028\u2029\u0085\v\f]")
+_REMOVED = re.compile(
+    "[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff"
+    "\ufff9-\ufffb\ud800-\udfff]"
+)
+_SPACES = re.compile("[ \t\u00a0\u2000-\u200a\u202f\u205f\u3000]+")
+_LINE_EDGES = re.compile(r" ?\n[ \n]*")
+
+
+def normalise_text(text: str) -> str:
+    """Return the text in its one spelling (see the module); applying it twice changes nothing."""
+    text = _LINE_ENDS.sub("\n", text)
+    text = _CHANGEABLE.sub(_nfkc, text)
+    text = _REMOVED.sub("", text)
+    text = _SPACES.sub(" ", text)
+    return _LINE_EDGES.sub("\n", text).strip()
+
+
+def _nfkc(match: re.Match[str]) -> str:
+    return unicodedata.normalize("NFKC", match.group())

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starting, stopping and outliving processes: what every stage and engine needs of the system.
+
+A child dies with its parent (also on `kill -9`), a stop signal reaches the child that does the
+work, and a process ends with the exit code that its error asks for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import FrameType
+
+from pyfsb.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_TERMINATED, FsbError
+from pyfsb.logs import configure_logging
+
+_PR_SET_PDEATHSIG = 1
+_log = logging.getLogger(__name__)
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process when its parent ends, however it ends.
+
+    `torchrun` gives its workers sessions of their own, so killing the process group of a run
+    would leave them writing. Only Linux can; elsewhere this does nothing.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def is_running(pid: int) -> bool:
+    """Say whether a process of this machine exists."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+class StopRequest:
+    """Remembers SIGTERM and SIGINT, so that a loop can finish its step and save."""
+
+    def __init__(self) -> None:
+        """Start without a request."""
+        self.signal_number: int | None = None
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[StopRequest]:
+        """Take over both signals for the length of the block (main thread only)."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        before = {number: signal.signal(number, self._note) for number in _STOP_SIGNALS}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self.signal_number = number
+
+
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def run_child(
+    command: Sequence[str],
+    *,
+    environment: Mapping[str, str] | None = None,
+    grace_seconds: float = 60.0,
+) -> int:
+    """Run a command to its end and return its exit code, 128 + n when signal n ended it.
+
+    SIGTERM and SIGINT sent to this process are passed on; a child that has not ended
+    `grace_seconds` after that is killed.
+    """
+    child = subprocess.Popen(  # noqa: S603 - a list built by us, no shell
+        list(command), env={**os.environ, **(environment or {})}
+    )
+    with forwarding(child, grace_seconds=grace_seconds):
+        code = child.wait()
+    return 128 - code if code < 0 else code
+
+
+@contextlib.contextmanager
+def forwarding(child: subprocess.Popen[bytes], *, grace_seconds: float) -> Iterator[None]:
+    """Pass SIGTERM and SIGINT on to a child for the length of the block."""
+    timers: list[threading.Timer] = []
+
+    def forward(_number: int, _frame: FrameType | None) -> None:
+        if child.poll() is None:
+            child.terminate()
+            timers.append(threading.Timer(grace_seconds, child.kill))
+            timers[-1].start()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, forward) for number in _STOP_SIGNALS}
+    try:
+        yield
+    except BaseException:
+        child.kill()
+        raise
+    finally:
+        for timer in timers:
+            timer.cancel()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def run_stage_main(main: Callable[[], int]) -> int:
+    """Run a stage's `main` as a process edge: configured logs, one line for an error, its code.
+
+    Args:
+        main: Does the work and returns an exit code.
+
+    Returns:
+        The code for `sys.exit`: the error's own, 130 after Ctrl-C, 143 after SIGTERM.
+    """
+
+    def on_terminate(_number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(EXIT_TERMINATED)
+
+    try:
+        configure_logging()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_terminate)
+        return main()
+    except FsbError as exc:
+        report_error(exc)
+        return exc.exit_code
+    except KeyboardInterrupt:
+        _log.warning("interrupted; the same command continues from what is complete")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        return EXIT_FAILURE
+
+
+def report_error(error: FsbError) -> None:
+    """Write an error to stderr and to `FSB_TERMINATION_LOG` (in a pod: the termination message)."""
+    text = f"{type(error).__name__}: {error}"
+    sys.stderr.write(f"error: {text}\n")
+    path = os.environ.get("FSB_TERMINATION_LOG")
+    if path:
+        with contextlib.suppress(OSError), open(path, "w", encoding="utf-8") as file:
+            file.write(text)

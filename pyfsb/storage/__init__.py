@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Folders and S3 prefixes behind one set of verbs; the only room that knows which is which.
+
+Every stage reads and writes through these functions or through a `Workspace`. A missing file is a
+`DataError`, a failing disk or store is a `StorageError`; every write is whole or absent.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from pyfsb.storage.backends import Backend, LocalBackend, StoredFile, explain_os_error, replacing
+from pyfsb.storage.s3 import S3Backend
+from pyfsb.storage.uris import absolute, is_s3, join, normalise, relative, resolve
+
+__all__ = [
+    "StoredFile",
+    "absolute",
+    "delete",
+    "download",
+    "exists",
+    "explain_os_error",
+    "is_s3",
+    "join",
+    "list_files",
+    "read_bytes",
+    "read_text",
+    "relative",
+    "replacing",
+    "resolve",
+    "upload",
+    "write_bytes",
+    "write_if_absent",
+    "write_text",
+]
+
+_LOCAL: Final = LocalBackend()
+_S3: Final = S3Backend()
+
+
+def _backend(uri: str) -> Backend:
+    return _S3 if is_s3(uri) else _LOCAL
+
+
+def read_bytes(uri: str) -> bytes:
+    """Return a file's bytes.
+
+    Raises:
+        DataError: There is no such file.
+        StorageError: The disk or store failed.
+    """
+    return _backend(uri).read(normalise(uri))
+
+
+def read_text(uri: str) -> str:
+    """Return a file's text.
+
+    Raises:
+        DataError: There is no such file, or it is not UTF-8.
+    """
+    from pyfsb.errors import DataError
+
+    try:
+        return read_bytes(uri).decode("utf-8")
+    except UnicodeDecodeError as exc:
+        raise DataError(f"{uri} is not UTF-8 at byte {exc.start}") from None
+
+
+def write_bytes(uri: str, data: bytes) -> None:
+    """Put a file, whole or not at all; folders above it are made."""
+    _backend(uri).write(normalise(uri), data)
+
+
+def write_text(uri: str, text: str) -> None:
+    """Put a UTF-8 text file, whole or not at all."""
+    write_bytes(uri, text.encode())
+
+
+def write_if_absent(uri: str, data: bytes) -> bool:
+    """Put a file unless one is there; return whether it was put."""
+    return _backend(uri).write_if_absent(normalise(uri), data)
+
+
+def exists(uri: str) -> bool:
+    """Say whether a file (not a folder) is there."""
+    return _backend(uri).exists(normalise(uri))
+
+
+def list_files(uri: str) -> list[StoredFile]:
+    """Return every file below a folder or prefix, sorted by path; empty when there is none."""
+    return _backend(uri).list_files(normalise(uri))
+
+
+def delete(uri: str) -> None:
+    """Remove a file; nothing happens when it is not there."""
+    _backend(uri).delete(normalise(uri))
+
+
+def upload(path: Path, uri: str) -> None:
+    """Copy a local file to a place, whole or not at all; large files go to S3 in parts."""
+    _backend(uri).upload(path, normalise(uri))
+
+
+def download(uri: str, path: Path) -> None:
+    """Copy a file from a place to a local path, whole or not at all."""
+    _backend(uri).download(normalise(uri), path)

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a place to store files must be able to do, and the local disk's way of doing it.
+
+Called through `pyfsb.storage` only. Every write is whole or absent: a temporary file beside the
+target, flushed, then renamed. Errors are `StorageError` with the path and the reason.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from pyfsb.errors import DataError, StorageError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredFile:
+    """One file below a listed place."""
+
+    path: str
+    """Relative to the listed place, with forward slashes."""
+    num_bytes: int
+    """Size in bytes."""
+
+
+class Backend(Protocol):
+    """The operations on one kind of storage; `uri` is always normalised."""
+
+    def read(self, uri: str) -> bytes:
+        """Return a file's bytes."""
+
+    def write(self, uri: str, data: bytes) -> None:
+        """Put a file, whole or not at all."""
+
+    def write_if_absent(self, uri: str, data: bytes) -> bool:
+        """Put a file unless one is there; return whether it was put."""
+
+    def exists(self, uri: str) -> bool:
+        """Say whether a file is there."""
+
+    def list_files(self, uri: str) -> list[StoredFile]:
+        """Return every file below a place, sorted by path."""
+
+    def delete(self, uri: str) -> None:
+        """Remove a file; nothing happens when it is not there."""
+
+    def upload(self, path: Path, uri: str) -> None:
+        """Copy a local file there, whole or not at all."""
+
+    def download(self, uri: str, path: Path) -> None:
+        """Copy a file from there, whole or not at all."""
+
+
+class LocalBackend:
+    """Files on a mounted disk."""
+
+    def read(self, uri: str) -> bytes:
+        """Return a file's bytes."""
+        with _explained(uri, "read"):
+            return Path(uri).read_bytes()
+
+    def write(self, uri: str, data: bytes) -> None:
+        """Put a file, whole or not at all."""
+        with replacing(Path(uri)) as file:
+            file.write(data)
+
+    def write_if_absent(self, uri: str, data: bytes) -> bool:
+        """Put a file unless one is there (O_EXCL); return whether it was put."""
+        with _explained(uri, "write"):
+            Path(uri).parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with Path(uri).open("xb") as file:
+                    file.write(data)
+            except FileExistsError:
+                return False
+        return True
+
+    def exists(self, uri: str) -> bool:
+        """Say whether a file is there."""
+        return Path(uri).is_file()
+
+    def list_files(self, uri: str) -> list[StoredFile]:
+        """Return every file below a folder, sorted by path."""
+        root = Path(uri)
+        with _explained(uri, "list"):
+            found = [path for path in root.rglob("*") if path.is_file()]
+            return sorted(
+                (
+                    StoredFile(path=path.relative_to(root).as_posix(), num_bytes=path.stat().st_size)
+                    for path in found
+                ),
+                key=lambda file: file.path,
+            )
+
+    def delete(self, uri: str) -> None:
+        """Remove a file; nothing happens when it is not there."""
+        with _explained(uri, "delete"):
+            Path(uri).unlink(missing_ok=True)
+
+    def upload(self, path: Path, uri: str) -> None:
+        """Copy a file to a folder of this disk."""
+        with replacing(Path(uri)) as target, path.open("rb") as source:
+            shutil.copyfileobj(source, target, 1 << 20)
+
+    def download(self, uri: str, path: Path) -> None:
+        """Copy a file from a folder of this disk."""
+        self.upload(Path(uri), os.fspath(path))
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file that takes `path`'s place when the block ends well.
+
+    Raises:
+        StorageError: The disk is full or refuses; the old file, if any, is untouched.
+    """
+    with _explained(os.fspath(path), "write"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def _explained(uri: str, action: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise DataError(f"cannot {action} {uri}: no such file or folder") from None
+    except OSError as exc:
+        raise explain_os_error(exc, uri, action) from exc
+
+
+def explain_os_error(exc: OSError, uri: str, action: str) -> StorageError:
+    """Return the storage error of a failed system call, with the free space when the disk is full."""
+    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+        folder = next(parent for parent in [Path(uri), *Path(uri).absolute().parents] if parent.is_dir())
+        free = shutil.disk_usage(folder).free
+        return StorageError(
+            f"disk full: cannot {action} {uri}, {free / 2**20:.1f} MiB free on that disk; "
+            "free some space or choose another output, then run the same command again"
+        )
+    return StorageError(f"cannot {action} {uri}: {exc.strerror or exc}")
