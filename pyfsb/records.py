@@ -339,13 +339,13 @@ def link(record: Record, uri: str, *, base: str, root: str) -> Parent:
     return Parent(kind=record.kind, uri=place, digest=record.digest)
 
 
-def verify_files(record: BaseRecord, folder: Path) -> None:
-    """Check every file of a record against its size and hash.
+def verify_files(files: Iterable[FileEntry], folder: Path) -> None:
+    """Check files against their recorded size and hash.
 
     Raises:
         CheckpointError: Names the first file that is missing or changed.
     """
-    for file in record.files:
+    for file in files:
         path = folder / file.path
         if not path.is_file():
             raise CheckpointError(f"{path} is missing; its record lists it")

@@ -64,7 +64,7 @@ class RunSpec(Schema):
         scores = bool(self.evaluation.tasks or self.data.train)
         wanted = {
             Stage.DATA: bool(self.data.corpus or self.data.train),
-            Stage.TRAINING: bool(self.data.corpus) and self.training.max_steps != 0,
+            Stage.TRAINING: bool(self.data.corpus),
             Stage.EVALUATION: scores,
             Stage.LEADERBOARD: scores,
             Stage.SERVING: scores and self.serving.is_enabled,
@@ -96,8 +96,8 @@ class RunSpec(Schema):
 def stage_hash(spec: RunSpec, stage: Stage) -> str:
     """Return the digest of every setting that a stage's result depends on.
 
-    Where things lie and how fast they are made (paths, ports, worker processes of the data stage)
-    are not part of it: contents are compared by the digests of the records.
+    Where things lie and how they are made (paths, ports, numbers of processes) are not part of
+    it: a run may continue on another machine, and contents are compared by records' digests.
     """
     runtime = {"root", "corpus", "train", "test", "num_processes"}
     serving_runtime = {"host", "port", "startup_timeout_seconds"}
@@ -110,7 +110,7 @@ def stage_hash(spec: RunSpec, stage: Stage) -> str:
             "model": model,
             **{
                 key: dump[key]
-                for key in ("seed", "objective", "optimizer", "batch", "parallelism")
+                for key in ("seed", "objective", "optimizer", "batch")
             },
             "training": {
                 "max_steps": spec.training.max_steps,
@@ -120,7 +120,6 @@ def stage_hash(spec: RunSpec, stage: Stage) -> str:
         Stage.EVALUATION: {
             "model": model,
             "evaluation": dump["evaluation"],
-            "parallelism": dump["parallelism"],
         },
         Stage.LEADERBOARD: {},
         Stage.SERVING: {

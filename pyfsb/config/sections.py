@@ -172,7 +172,7 @@ class TrainingSpec(Schema):
     """How long to train and what to keep."""
 
     max_steps: Annotated[int, Field(ge=0)] | None = None
-    """Optimizer steps at most. None: num_epochs alone decides; 0: no pretraining."""
+    """Optimizer steps at most. None: num_epochs alone decides; 0 keeps the first weights."""
     num_epochs: PositiveInt = 1
     """Passes over the samples at most."""
     checkpoint_every_steps: PositiveInt = 500

@@ -49,8 +49,8 @@ class Example(Schema):
     """The second text of a pair."""
     label: str | None = None
     """The gold label; None where the file has none."""
-    entities: tuple[Entity, ...] = ()
-    """Gold entities of a tagging task."""
+    entities: tuple[Entity, ...] | None = None
+    """Gold entities of a tagging task; None where the file has none."""
     template: str | None = None
     """Name of the template of a generated row; rows of one template count as overlapping."""
 
@@ -62,9 +62,7 @@ class Example(Schema):
     @property
     def gold(self) -> str | None:
         """The answer as one comparable text: the label, or the entities in order."""
-        if self.label is not None or not self.entities:
-            return self.label
-        return entities_text(self.entities)
+        return self.label if self.entities is None else entities_text(self.entities)
 
 
 def entities_text(entities: Iterable[Entity]) -> str:

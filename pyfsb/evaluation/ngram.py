@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fit the character n-gram linear model of a task: the reference row of every table.
+
+Runs on the first rank in seconds; `inference.ngram` loads what it writes.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Sequence
+from typing import Final
+
+from safetensors.numpy import save_file
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.svm import LinearSVC
+
+from pyfsb import records
+from pyfsb.config import Family
+from pyfsb.data.labelled import Example
+from pyfsb.data.normalizing import normalise_text
+from pyfsb.evaluation.protocol import Task
+from pyfsb.inference.ngram import (
+    ARCHITECTURE,
+    ARRAYS_NAME,
+    NGRAMS_NAME,
+    context_features,
+    dump_ngram,
+    make_vectorizer,
+    text_features,
+)
+from pyfsb.inference.protocol import TextInput
+from pyfsb.inference.tag import OUTSIDE, bio_labels
+from pyfsb.records import CheckpointRecord, Parent
+from pyfsb.schema import digest
+from pyfsb.storage.workspace import Workspace
+from pyfsb.training.export import MODEL_FOLDER
+
+_SVM_C: Final = {Family.CLASSIFY: 0.3, Family.PAIR: 0.1, Family.TAG: 0.3}
+"""Inverse regularisation. Our choice, set beforehand and the same for all tasks."""
+_MAX_CHARACTERS: Final = 1_000_000
+_SETTINGS: Final = {"runner": "ngram", "version": 1}
+
+
+def fit_ngram(
+    task: Task,
+    examples: Sequence[Example],
+    *,
+    seed: int,
+    run: str,
+    workspace: Workspace,
+    parents: tuple[Parent, ...],
+) -> CheckpointRecord:
+    """Fit, write and record the n-gram model of a task."""
+    started = time.monotonic()
+    is_tagging = task.spec.family is Family.TAG
+    vectorizer = make_vectorizer(is_tagging=is_tagging)
+    if is_tagging:
+        labels = bio_labels(task.spec.labels)
+        names = [row for example in examples for row in context_features(example.text)]
+        targets = [tag for example in examples for tag in _tags(example, labels)]
+        features = vectorizer.fit_transform(names)
+    else:
+        labels = list(task.spec.labels)
+        inputs = [TextInput(text=row.text, text_pair=row.text_pair) for row in examples]
+        texts = [text for item in inputs for text in (item.text, item.text_pair) if text]
+        vectorizer.fit([normalise_text(text) for text in texts])
+        features = text_features(vectorizer, inputs)
+        targets = [labels.index(str(row.label)) for row in examples]
+    linear = LinearSVC(C=_SVM_C[task.spec.family], random_state=seed, max_iter=2000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        linear.fit(features, targets)
+    known = [labels[number] for number in linear.classes_]
+    text, arrays = dump_ngram(vectorizer, linear, known, is_tagging=is_tagging)
+    folder = workspace.path / MODEL_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / NGRAMS_NAME).write_text(text, encoding="utf-8")
+    save_file(arrays, folder / ARRAYS_NAME)
+    record = CheckpointRecord(
+        run=run,
+        created_at=records.now(),
+        seconds=time.monotonic() - started,
+        config_hash=digest({**_SETTINGS, "seed": seed, "task": task.spec.to_json()}),
+        seeds=(seed,),
+        parents=parents,
+        files=records.describe_files(workspace.path, folder.iterdir()),
+        model="character n-gram linear model",
+        architecture=ARCHITECTURE,
+        family=task.spec.family.value,
+        objective="finetune",
+        task=task.name,
+        labels=tuple(known),
+        num_parameters=sum(array.size for array in arrays.values()),
+        step=int(linear.n_iter_),
+        num_samples=len(examples),
+        num_tokens=sum(len(row.text) + len(row.text_pair or "") for row in examples),
+        loss=None,
+        max_tokens=_MAX_CHARACTERS,
+        vocabulary_digest=digest(sorted(vectorizer.vocabulary_)),
+    )
+    workspace.push([folder])
+    records.write_record(record, workspace.uri)
+    return record
+
+
+def _tags(example: Example, labels: Sequence[str]) -> list[int]:
+    """Return the BIO label id of each character."""
+    tags = [OUTSIDE] * len(example.text)
+    for entity in example.entities or ():
+        for place in range(entity.start, entity.end):
+            tags[place] = f"{'B' if place == entity.start else 'I'}-{entity.type}"
+    return [labels.index(tag) for tag in tags]

@@ -1,0 +1,303 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One rank of the evaluation stage: `torchrun -m pyfsb.evaluation.run --spec URI`.
+
+For each task and runner: train, answer, score, write predictions and submission. Each score is
+kept as soon as it is there, so a stopped evaluation goes on with the next one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyfsb import records, storage
+from pyfsb.config import FinetuneSpec, RunSpec, Stage, load_spec, stage_hash
+from pyfsb.data.prepare import LABELLED_FOLDER
+from pyfsb.errors import EXIT_OK, EXIT_TERMINATED, CheckpointError
+from pyfsb.evaluation.finetune import Base, finetune
+from pyfsb.evaluation.gate import decide_gate
+from pyfsb.evaluation.ngram import fit_ngram
+from pyfsb.evaluation.predict import Answer, answer_rows
+from pyfsb.evaluation.protocol import Task
+from pyfsb.evaluation.rows import TaskRows, describe_rows, read_task_rows, tasks_of
+from pyfsb.evaluation.scoring import Scored, score_answers
+from pyfsb.evaluation.submission import write_submission
+from pyfsb.inference.loading import MODEL_FOLDER, load_predictor
+from pyfsb.models.loading import find_weights
+from pyfsb.processes import StopRequest
+from pyfsb.records import CheckpointRecord, EvalReport, Parent, Score
+from pyfsb.registry import find_entry
+from pyfsb.schema import Json, digest
+from pyfsb.storage.workspace import Workspace
+from pyfsb.training.distributed import ProcessGroup, join_group, leave_group
+from pyfsb.training.launcher import run_rank
+
+_log = logging.getLogger("pyfsb.evaluation")
+
+
+class _StoppedError(Exception):
+    """A stop request ended the stage; what was complete is kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """Everything that is the same for all tasks."""
+
+    spec: RunSpec
+    workspace: Workspace
+    base: Base
+    base_parents: tuple[Parent, ...]
+    num_parameters: int
+    group: ProcessGroup
+    stop: StopRequest
+
+
+def evaluate(spec: RunSpec, group: ProcessGroup, stop: StopRequest) -> int:
+    """Run the evaluation stage of a spec on this rank.
+
+    Returns:
+        0 when the report is written, 143 when a stop request ended it before.
+
+    Raises:
+        DataError: Files or rows of a task are wrong.
+        CheckpointError: The model to evaluate is not usable.
+    """
+    workspace = Workspace(spec.output_of(Stage.EVALUATION))
+    if records.find_record(workspace.uri):
+        return EXIT_OK
+    started = time.monotonic()
+    job = _start(spec, workspace, group, stop)
+    try:
+        tasks = tasks_of(spec)
+        scores = [score for task in tasks for score in _evaluate_task(job, task)]
+    except _StoppedError:
+        return EXIT_TERMINATED
+    if group.is_first:
+        served = spec.serving.task or tasks[-1 if spec.data.train else 0].name
+        gate = decide_gate(scores, spec.evaluation.gate, spec.serving, task=served)
+        report = EvalReport(
+            run=spec.name,
+            created_at=records.now(),
+            seconds=time.monotonic() - started,
+            config_hash=stage_hash(spec, Stage.EVALUATION),
+            seeds=spec.evaluation.finetune.seeds,
+            parents=job.base_parents,
+            model=job.base.model,
+            num_parameters=job.num_parameters,
+            scores=tuple(scores),
+            gate=gate,
+        )
+        records.write_record(report, workspace.uri)
+        _log.info("gate %s: %s", "passed" if gate.has_passed else "not passed", gate.reason)
+    group.barrier()
+    return EXIT_OK
+
+
+def _start(
+    spec: RunSpec, workspace: Workspace, group: ProcessGroup, stop: StopRequest
+) -> _Job:
+    """Find the model to evaluate: the one this run trained, else the spec's checkpoint."""
+    trained = Stage.TRAINING in spec.stages
+    uri = spec.output_of(Stage.TRAINING) if trained else spec.model.checkpoint
+    if uri is None:
+        raise CheckpointError("nothing to evaluate: set model.checkpoint or data.corpus")
+    folder, record = find_weights(uri), records.find_record(uri)
+    parents: tuple[Parent, ...] = ()
+    num_parameters = 0
+    if isinstance(record, CheckpointRecord):
+        folder = folder / MODEL_FOLDER
+        parents = (records.link(record, uri, base=workspace.uri, root=spec.output),)
+        num_parameters = record.num_parameters
+    model = find_entry(spec.model.name).name
+    if not num_parameters:
+        num_parameters = sum(path.stat().st_size for path in folder.glob("*.safetensors")) // 4
+    return _Job(
+        spec=spec,
+        workspace=workspace,
+        base=Base(folder=folder, model=model, uri=uri, record=record),
+        base_parents=parents,
+        num_parameters=num_parameters,
+        group=group,
+        stop=stop,
+    )
+
+
+def _evaluate_task(job: _Job, task: Task) -> list[Score]:
+    """Score every runner on one task."""
+    started = time.monotonic()
+    rows = read_task_rows(task, job.spec.data.root)
+    workspace = Workspace(storage.join(job.workspace.uri, task.name))
+    data_uri = _data_uri(job, task, workspace)
+    if job.group.is_first and not task.is_prepared:
+        record = describe_rows(job.spec.name, task, rows, time.monotonic() - started)
+        records.write_record(record, data_uri)
+    job.group.barrier()
+    scores = []
+    for runner in job.spec.evaluation.runners:
+        score = _load_score(job, task, rows, runner, workspace)
+        scores.append(score or _run(job, task, rows, runner, workspace, data_uri))
+        shown = scores[-1]
+        if job.group.is_first:
+            _log.info(
+                "%s by %s: %.3f [%.3f, %.3f] on %d rows, majority %.3f",
+                task.name, runner, shown.value, *shown.interval, shown.num_rows,
+                shown.majority_value,
+            )  # fmt: skip
+    return scores
+
+
+def _run(
+    job: _Job, task: Task, rows: TaskRows, runner: str, workspace: Workspace, data_uri: str
+) -> Score:
+    """Train, answer and score one runner on one task."""
+    started = time.monotonic()
+    settings = _settings(job.spec, task)
+    seeds = settings.seeds if runner == "finetune" else settings.seeds[:1]
+    answers: list[list[Answer]] = []
+    for seed in seeds:
+        place = Workspace(storage.join(workspace.uri, f"{runner}-{seed}"))
+        _train(job, task, rows, runner, seed, place, data_uri)
+        predictor = load_predictor(str(place.pull()))
+        answers.append(answer_rows(predictor, rows.held_out, job.group))
+        if seed == seeds[0] and rows.submission and rows.submission_path:
+            board = answer_rows(predictor, rows.submission, job.group)
+            if job.group.is_first:
+                folder = workspace.path / "submission" / runner
+                write_submission(task, rows.submission_path, board, folder)
+    first = Workspace(storage.join(workspace.uri, f"{runner}-{seeds[0]}"))
+    record = records.read_record(first.uri)
+    scored = Scored(
+        task=task,
+        runner=runner,
+        seeds=tuple(seeds),
+        checkpoint=storage.relative(first.uri, job.workspace.uri, root=job.spec.output),
+        checkpoint_digest=record.digest,
+        split_hash=rows.files[1].xxh3,
+        num_train=len(rows.train),
+        num_excluded=rows.num_excluded,
+        seconds=round(time.monotonic() - started, 3),
+    )
+    score = score_answers(scored, rows.held_out, rows.has_overlap, answers)
+    if job.group.is_first:
+        _write_predictions(rows, answers[0], workspace.path / f"predictions-{runner}.jsonl")
+        stored = {"fingerprint": _fingerprint(job, task, rows, runner), "score": score.to_json()}
+        path = workspace.path / f"score-{runner}.json"
+        storage.write_text(str(path), json.dumps(stored, ensure_ascii=False, indent=2) + "\n")
+        workspace.push([workspace.path / f"predictions-{runner}.jsonl", path])
+        workspace.push([workspace.path / "submission"])
+    return score
+
+
+def _train(
+    job: _Job, task: Task, rows: TaskRows, runner: str, seed: int, place: Workspace, data_uri: str
+) -> None:
+    """Make the checkpoint of one runner and seed."""
+    data = records.read_record(data_uri)
+    data_link = records.link(data, data_uri, base=place.uri, root=job.spec.output)
+    if runner == "ngram":
+        if job.group.is_first:
+            fit_ngram(
+                task, rows.train, seed=seed, run=job.spec.name, workspace=place,
+                parents=(data_link,),
+            )  # fmt: skip
+        job.group.barrier()
+        return
+    base = job.base
+    links = [data_link]
+    if base.record:
+        links.insert(0, records.link(base.record, base.uri, base=place.uri, root=job.spec.output))
+    is_done = finetune(
+        base,
+        task,
+        rows.train,
+        _settings(job.spec, task),
+        seed=seed,
+        run=job.spec.name,
+        workspace=place,
+        parallelism=job.spec.parallelism,
+        parents=tuple(links),
+        group=job.group,
+        stop=job.stop,
+    )
+    if not is_done:
+        raise _StoppedError
+
+
+def _settings(spec: RunSpec, task: Task) -> FinetuneSpec:
+    return spec.evaluation.overrides.get(task.name, spec.evaluation.finetune)
+
+
+def _data_uri(job: _Job, task: Task, workspace: Workspace) -> str:
+    if task.is_prepared:
+        return storage.join(job.spec.output_of(Stage.DATA), LABELLED_FOLDER)
+    return storage.join(workspace.uri, "data")
+
+
+def _fingerprint(job: _Job, task: Task, rows: TaskRows, runner: str) -> str:
+    """Return the digest of everything a score depends on."""
+    value: Json = {
+        "base": job.base.record.digest if job.base.record else job.base.uri,
+        "files": [entry.xxh3 for entry in rows.files],
+        "task": [task.spec.to_json(), task.version],
+        "settings": _settings(job.spec, task).to_json(),
+        "runner": runner,
+    }
+    return digest(value)
+
+
+def _load_score(
+    job: _Job, task: Task, rows: TaskRows, runner: str, workspace: Workspace
+) -> Score | None:
+    """Return the score of an earlier, stopped evaluation if nothing it depends on has changed."""
+    uri = storage.join(workspace.uri, f"score-{runner}.json")
+    found = storage.exists(uri)
+    job.group.barrier()
+    if not found:
+        return None
+    stored = json.loads(storage.read_text(uri))
+    if stored["fingerprint"] != _fingerprint(job, task, rows, runner):
+        return None
+    return Score.model_validate(stored["score"])
+
+
+def _write_predictions(rows: TaskRows, answers: Sequence[Answer], path: Path) -> None:
+    """Write one line a held-out row: id, gold, answer, overlap."""
+    lines = [
+        json.dumps(
+            {
+                "id": row.id,
+                "gold": row.gold,
+                "answer": answer.value,
+                "is_truncated": answer.is_truncated,
+                "has_overlap": overlaps,
+            },
+            ensure_ascii=False,
+        )
+        for row, answer, overlaps in zip(
+            rows.held_out, answers, rows.has_overlap, strict=True
+        )
+    ]
+    storage.write_text(str(path), "".join(f"{line}\n" for line in lines))
+
+
+def main() -> int:
+    """Run this rank."""
+    parser = argparse.ArgumentParser(prog="pyfsb.evaluation.run", description=__doc__)
+    parser.add_argument("--spec", required=True, help="resolved run spec, a path or s3:// URI")
+    spec = load_spec(parser.parse_args().spec)
+    with StopRequest().listening() as stop:
+        group = join_group(spec.parallelism)
+        try:
+            return evaluate(spec, group, stop)
+        finally:
+            leave_group()
+
+
+if __name__ == "__main__":
+    sys.exit(run_rank(main))

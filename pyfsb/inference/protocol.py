@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every predictor takes and gives; the results cross the wire as they are.
+
+Evaluation, serving and `pyfsb.load` all call `predict`, so they give the same answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from pyfsb.config import Family
+from pyfsb.schema import Schema
+
+
+class TextInput(Schema):
+    """One thing to predict on."""
+
+    text: str
+    """The (first) text; family fill_mask: with one or more `[MASK]`."""
+    text_pair: str | None = None
+    """The second text; family pair only."""
+
+
+class Classification(Schema):
+    """One label for a text or a pair."""
+
+    label: str
+    """The most likely label."""
+    score: float
+    """Its probability as the model sees it (n-gram models: uncalibrated), in [0, 1]."""
+    scores: dict[str, float]
+    """The same for every label."""
+    is_truncated: bool
+    """True: the text was cut to the model's length."""
+
+
+class FoundEntity(Schema):
+    """A typed span that a tagger found."""
+
+    start: int
+    """First character, counted from 0."""
+    end: int
+    """One past the last character."""
+    type: str
+    """Entity type."""
+    text: str
+    """The characters of the span."""
+
+
+class Tagging(Schema):
+    """The entities of a text."""
+
+    entities: tuple[FoundEntity, ...]
+    """In the order of the text; they do not overlap."""
+    is_truncated: bool
+    """True: the end of the text was not looked at."""
+
+
+class Candidate(Schema):
+    """A token that may stand at a [MASK]."""
+
+    token: str
+    """The piece, as in the vocabulary."""
+    score: float
+    """Its probability, in [0, 1]."""
+
+
+class FilledMask(Schema):
+    """A text with its masks filled."""
+
+    text: str
+    """The text with the best token at each mask."""
+    masks: tuple[tuple[Candidate, ...], ...]
+    """For each mask the best tokens, best first."""
+    is_truncated: bool
+    """True: the end of the text was not looked at."""
+
+
+class Generation(Schema):
+    """A continued text."""
+
+    text: str
+    """The continuation, without the prompt."""
+    num_tokens: int
+    """Tokens of it."""
+    is_truncated: bool
+    """True: the beginning of the prompt was cut to the model's length."""
+
+
+Prediction = Classification | Tagging | FilledMask | Generation
+
+
+class Predictor(Protocol):
+    """A loaded model."""
+
+    family: Family
+    """What it takes and gives."""
+    name: str
+    """Name for messages and servers."""
+
+    def predict(
+        self, inputs: Sequence[str | tuple[str, str] | TextInput]
+    ) -> Sequence[Prediction]:
+        """Return one result an input, in their order.
+
+        Args:
+            inputs: Texts, pairs of texts, or `TextInput`s.
+
+        Raises:
+            ConfigError: An input does not fit the family; names its position.
+        """
+
+
+def as_inputs(
+    inputs: Sequence[str | tuple[str, str] | TextInput], *, needs_pair: bool = False
+) -> list[TextInput]:
+    """Return inputs in one form.
+
+    Raises:
+        ConfigError: A text is empty, or a second one is missing or too many; names the position.
+    """
+    from pyfsb.errors import ConfigError
+
+    result: list[TextInput] = []
+    for position, item in enumerate(inputs):
+        if isinstance(item, str):
+            item = TextInput(text=item)
+        elif isinstance(item, tuple):
+            item = TextInput(text=item[0], text_pair=item[1])
+        if not item.text.strip():
+            raise ConfigError(f"input {position}: the text is empty")
+        if needs_pair and not (item.text_pair or "").strip():
+            raise ConfigError(f"input {position}: this model compares two texts; give text_pair too")
+        if not needs_pair and item.text_pair is not None:
+            raise ConfigError(f"input {position}: this model takes one text; leave text_pair out")
+        result.append(item)
+    return result

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m pyfsb.training --spec URI`: the training stage; starts torchrun, never ssh."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from pyfsb.config import load_spec
+from pyfsb.processes import run_stage_main
+from pyfsb.training.launcher import launch
+
+
+def main() -> int:
+    """Start the ranks of a resolved spec and return what their ends mean."""
+    parser = argparse.ArgumentParser(prog="python -m pyfsb.training", description=__doc__)
+    parser.add_argument("--spec", required=True, help="resolved run spec, a path or s3:// URI")
+    arguments = parser.parse_args()
+    spec = load_spec(arguments.spec)
+    return launch("pyfsb.training.run", ["--spec", arguments.spec], spec.parallelism)
+
+
+if __name__ == "__main__":
+    sys.exit(run_stage_main(main))

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The process group: who this process is, and the few sums that training needs.
+
+The device comes from DeepSpeed's accelerator object; `DS_ACCELERATOR=cpu` is set here where no
+accelerator is found, so that nothing else asks for one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import distributed
+
+from pyfsb.config import ParallelismSpec, default_threads
+
+_TIMEOUT = timedelta(minutes=30)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessGroup:
+    """This process among the others."""
+
+    rank: int
+    """Number of this process, from 0."""
+    size: int
+    """Number of processes."""
+    device: torch.device
+    """Where its tensors live."""
+
+    @property
+    def is_first(self) -> bool:
+        """True for the process that writes."""
+        return self.rank == 0
+
+    def sum(self, values: Iterable[float]) -> list[float]:
+        """Return each value summed over all processes, in float64."""
+        tensor = torch.tensor(list(values), dtype=torch.float64)
+        if self.size > 1:
+            tensor = tensor.to(self.device)
+            distributed.all_reduce(tensor)
+        return [float(value) for value in tensor.tolist()]
+
+    def barrier(self) -> None:
+        """Wait for all processes."""
+        if self.size > 1:
+            distributed.barrier()
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return every process's value, in the order of ranks, on every process."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        distributed.all_gather_object(values, value)
+        return values
+
+
+def join_group(parallelism: ParallelismSpec) -> ProcessGroup:
+    """Join the process group that torchrun's environment describes.
+
+    Args:
+        parallelism: CPU threads of this process.
+    """
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
+    torch.set_num_threads(default_threads(parallelism))
+    import deepspeed
+    from deepspeed.accelerator import get_accelerator
+
+    accelerator = get_accelerator()
+    backend = "gloo" if accelerator.device_name() == "cpu" else accelerator.communication_backend_name()
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints that its extension is there
+        deepspeed.init_distributed(dist_backend=backend, timeout=_TIMEOUT, verbose=False)
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    name = "cpu" if backend == "gloo" else accelerator.device_name(local_rank)
+    return ProcessGroup(
+        rank=distributed.get_rank(), size=distributed.get_world_size(), device=torch.device(name)
+    )
+
+
+def leave_group() -> None:
+    """Leave the process group."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The end of a training: weights that `from_pretrained` loads, the loss curve, the record.
+
+Called by `run` after pretraining and by `evaluation.finetune`; all processes take part because
+sharded weights must be gathered, the first one writes.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Final
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from pyfsb import records, storage
+from pyfsb.records import CheckpointRecord
+from pyfsb.storage.workspace import Workspace
+from pyfsb.training.deepspeed import Engine
+from pyfsb.training.meters import METRICS_NAME, StepMetrics, read_metrics
+
+MODEL_FOLDER: Final = "model"
+CURVE_NAME: Final = "loss.png"
+TOKENIZER_FILES: Final = ("vocab.txt", "tokenizer.json", "tokenizer_config.json")
+
+
+def gather_weights(engine: Engine) -> dict[str, Tensor]:
+    """Return the full weights of the wrapped model by the model's own names."""
+    return {name.removeprefix("model."): tensor for name, tensor in engine.weights()}
+
+
+def export_model(
+    model: PreTrainedModel, weights: dict[str, Tensor], tokenizer_folder: Path, folder: Path
+) -> None:
+    """Write a Hugging Face folder: config, safetensors, tokenizer.
+
+    Args:
+        model: Gives config and layout; its own weights may be sharded.
+        weights: From `gather_weights`.
+        tokenizer_folder: Where the tokenizer's files lie.
+        folder: Made anew; it appears whole or not at all.
+
+    Raises:
+        StorageError: The disk is full or refuses.
+    """
+    partial = folder.with_name(f".partial-{folder.name}")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        model.save_pretrained(partial, state_dict=dict(weights))  # it empties what it is given
+        for name in TOKENIZER_FILES:
+            if (tokenizer_folder / name).is_file():
+                shutil.copyfile(tokenizer_folder / name, partial / name)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    except OSError as exc:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise storage.explain_os_error(exc, str(folder), "export to") from exc
+
+
+def publish(workspace: Workspace, record: CheckpointRecord) -> CheckpointRecord:
+    """Draw the curve, list the files in the record, send everything, write the record last."""
+    draw_curve(read_metrics(workspace.path / METRICS_NAME), workspace.path / CURVE_NAME, record)
+    model = workspace.path / MODEL_FOLDER
+    entries = records.describe_files(workspace.path, [p for p in model.rglob("*") if p.is_file()])
+    complete = record.model_copy(update={"files": entries})
+    workspace.push([model, workspace.path / METRICS_NAME, workspace.path / CURVE_NAME])
+    records.write_record(complete, workspace.uri)
+    return complete
+
+
+def draw_curve(steps: list[StepMetrics], path: Path, record: CheckpointRecord) -> None:
+    """Draw loss and learning rate over the steps into a PNG; nothing without steps."""
+    if not steps:
+        return
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    numbers = [metrics["step"] for metrics in steps]
+    losses = [metrics["loss"] for metrics in steps]
+    window = max(1, len(losses) // 50)
+    smooth = [
+        sum(losses[max(0, end - window) : end]) / min(window, end)
+        for end in range(1, len(losses) + 1)
+    ]
+    axes.plot(numbers, losses, linewidth=0.6, alpha=0.4, color="tab:blue")
+    axes.plot(numbers, smooth, linewidth=1.6, color="tab:blue", label=f"loss, mean of {window}")
+    axes.set_xlabel("optimizer step")
+    axes.set_ylabel("loss (nats per target)")
+    axes.grid(alpha=0.3)
+    rates = axes.twinx()
+    rates.plot(
+        numbers, [metrics["learning_rate"] for metrics in steps],
+        linewidth=0.8, color="tab:gray", label="learning rate",
+    )  # fmt: skip
+    rates.set_ylabel("learning rate")
+    axes.set_title(f"{record.run}: {record.model}, {record.num_parameters / 1e6:.2f} M parameters")
+    axes.legend(loc="upper right")
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Start the ranks with torchrun and say truthfully how they ended.
+
+torchrun returns 1 whatever its children return, so each rank leaves its exit code in a file and
+the launcher maps them: a wrong spec or data stays below 128 (permanent for a PyTorchJob), a lost
+peer is 129 (retryable), a stop with saved state 143. Called by the training and evaluation stages.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from pyfsb.config import ParallelismSpec
+from pyfsb.errors import (
+    EXIT_CONFIG,
+    EXIT_DATA,
+    EXIT_FAILURE,
+    EXIT_INTERRUPTED,
+    EXIT_LOST_PEER,
+    EXIT_OK,
+    EXIT_RETRY,
+    EXIT_TERMINATED,
+)
+from pyfsb.processes import die_with_parent, run_child, run_stage_main
+from pyfsb.training.config import GRACE_SECONDS, build_rank_environment, build_torchrun_command
+
+EXIT_FOLDER: Final = "FSB_EXIT_FOLDER"
+"""Environment variable: where ranks leave their exit codes."""
+_ORDER: Final = (EXIT_CONFIG, EXIT_DATA, EXIT_RETRY, EXIT_TERMINATED, EXIT_INTERRUPTED)
+_log = logging.getLogger(__name__)
+
+
+def launch(module: str, arguments: Sequence[str], parallelism: ParallelismSpec) -> int:
+    """Run a module on all ranks of this machine.
+
+    Args:
+        module: Its `__main__` ends with `run_rank`.
+        arguments: Passed to every rank.
+        parallelism: Number of ranks and threads.
+
+    Returns:
+        The exit code that the ranks' ends mean, see the module.
+    """
+    command = build_torchrun_command(module, arguments, parallelism, os.environ)
+    with tempfile.TemporaryDirectory(prefix="fsb-ranks-") as folder:
+        environment = {**build_rank_environment(parallelism), EXIT_FOLDER: folder}
+        if "PET_NNODES" not in os.environ:
+            environment["MASTER_ADDR"] = "127.0.0.1"
+        code = run_child(command, environment=environment, grace_seconds=GRACE_SECONDS + 5)
+        codes = [int(path.read_text()) for path in Path(folder).iterdir()]
+    num_ranks = int(os.environ.get("PET_NPROC_PER_NODE") or parallelism.num_processes)
+    meaning = interpret(code, codes, num_ranks=num_ranks)
+    if meaning == EXIT_LOST_PEER:
+        _log.error("a rank of %s was lost (out of memory, killed?); run again to continue", module)
+    return meaning
+
+
+def interpret(code: int, rank_codes: Sequence[int], *, num_ranks: int) -> int:
+    """Return what torchrun's code and the ranks' own codes mean together.
+
+    Args:
+        code: torchrun's exit code.
+        rank_codes: Codes of the ranks that ended by themselves.
+        num_ranks: Ranks that were started.
+    """
+    if code == EXIT_OK:
+        return EXIT_OK
+    for known in _ORDER:
+        if known in rank_codes:
+            return known
+    if len(rank_codes) < num_ranks:
+        return EXIT_LOST_PEER
+    return EXIT_FAILURE
+
+
+def run_rank(main: Callable[[], int]) -> int:
+    """Run a rank's `main` as a process edge and leave its exit code for the launcher."""
+    die_with_parent()
+    code = EXIT_FAILURE
+    try:
+        code = run_stage_main(main)
+    except SystemExit as exc:
+        code = exc.code if isinstance(exc.code, int) else EXIT_FAILURE
+    finally:
+        folder = os.environ.get(EXIT_FOLDER)
+        if folder:
+            Path(folder, os.environ.get("RANK", "0")).write_text(str(code))
+    return code

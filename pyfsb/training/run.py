@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One rank of the training stage: `torchrun -m pyfsb.training.run --spec URI`.
+
+Unpacks the spec, puts the pieces together, trains, exports. `python -m pyfsb.training` starts it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PreTrainedModel
+
+from pyfsb import records, storage
+from pyfsb.config import Family, RunSpec, Stage, load_spec, stage_hash
+from pyfsb.data.prepare import CORPUS_FOLDER
+from pyfsb.data.shards import Shards, check_vocabulary
+from pyfsb.data.vocabulary import vocabulary_digest
+from pyfsb.errors import EXIT_OK, EXIT_TERMINATED, CheckpointError, ConfigError, DataError
+from pyfsb.models.heads import LanguageModelLoss
+from pyfsb.models.loading import (
+    build_config,
+    build_model,
+    count_parameters,
+    find_weights,
+    load_model,
+    max_positions,
+    read_pieces,
+)
+from pyfsb.objectives import SpecialIds, make_objective
+from pyfsb.processes import StopRequest
+from pyfsb.records import CheckpointRecord, Parent
+from pyfsb.registry import ModelEntry, find_entry
+from pyfsb.storage.workspace import Workspace, localise
+from pyfsb.training.batching import StepPlanner
+from pyfsb.training.checkpoint import CheckpointStore, TrainState
+from pyfsb.training.deepspeed import Engine
+from pyfsb.training.distributed import ProcessGroup, join_group, leave_group
+from pyfsb.training.export import MODEL_FOLDER, export_model, gather_weights, publish
+from pyfsb.training.launcher import run_rank
+from pyfsb.training.loop import LoopSettings, train
+from pyfsb.training.meters import METRICS_NAME, final_loss, open_meters, read_metrics
+from pyfsb.training.sources import CorpusSource
+
+_log = logging.getLogger("pyfsb.training")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Start:
+    """The model a pretraining begins with."""
+
+    model: PreTrainedModel
+    pieces: list[str]
+    tokenizer_folder: Path
+    parents: tuple[Parent, ...]
+
+
+def pretrain(spec: RunSpec, group: ProcessGroup, stop: StopRequest) -> int:
+    """Run the training stage of a spec on this rank.
+
+    Returns:
+        0 when the record is written, 143 when a stop request ended it before.
+
+    Raises:
+        ConfigError: Model, objective and data do not fit each other.
+        DataError: The shards or the loss are not usable.
+        CheckpointError: First weights or saved state are not usable.
+    """
+    workspace = Workspace(spec.output_of(Stage.TRAINING))
+    if records.find_record(workspace.uri):
+        return EXIT_OK
+    started = time.monotonic()
+    entry = find_entry(spec.model.name)
+    objective_name = spec.objective.name or entry.objective
+    family = Family.GENERATE if objective_name == "causal_lm" else Family.FILL_MASK
+    data_uri = storage.join(spec.output_of(Stage.DATA), CORPUS_FOLDER)
+    data_record, data_folder = records.read_record(data_uri), localise(data_uri)
+    start = _build_start(spec, entry, family, data_folder, workspace.uri)
+    shards = Shards.open(data_folder)
+    check_vocabulary(shards.index, vocabulary_digest(start.pieces), owner="the model")
+    objective = make_objective(
+        objective_name, SpecialIds.of(start.pieces), mask_ratio=spec.objective.mask_ratio
+    )
+    source = CorpusSource(shards, objective, seed=spec.seed)
+    parent = records.link(data_record, data_uri, base=workspace.uri, root=spec.output)
+    store = CheckpointStore(
+        workspace,
+        fingerprint={
+            "training settings": stage_hash(spec, Stage.TRAINING),
+            "data": data_record.digest,
+            "first weights": "".join(item.digest for item in start.parents),
+        },
+        keep_last=spec.training.keep_last,
+    )
+    state, engine = restore(start.model, spec, store)
+    num_steps = _num_steps(spec, source)
+    folder = workspace.path if group.is_first else None
+    with open_meters(
+        folder, name=spec.name, num_steps=num_steps, step=state.step,
+        metrics_port=spec.training.metrics_port,
+    ) as meters:  # fmt: skip
+        settings = LoopSettings(
+            optimizer=spec.optimizer, batch=spec.batch, seed=spec.seed, num_steps=num_steps,
+            save_every_steps=spec.training.checkpoint_every_steps,
+        )  # fmt: skip
+        state = train(
+            engine, source, settings, state, group, store=store, meters=meters, stop=stop
+        )
+    if state.step < num_steps:
+        return EXIT_TERMINATED
+    weights = gather_weights(engine)
+    if group.is_first:
+        export_model(
+            start.model, weights, start.tokenizer_folder, workspace.path / MODEL_FOLDER
+        )
+        record = CheckpointRecord(
+            run=spec.name,
+            created_at=records.now(),
+            seconds=time.monotonic() - started,
+            config_hash=stage_hash(spec, Stage.TRAINING),
+            seeds=(spec.seed,),
+            parents=(parent, *start.parents),
+            model=entry.name,
+            architecture=start.model.config.model_type,
+            family=family.value,
+            objective=objective_name,
+            num_parameters=sum(tensor.numel() for tensor in weights.values()),
+            step=state.step,
+            num_samples=state.num_samples,
+            num_tokens=state.num_tokens,
+            loss=final_loss(read_metrics(workspace.path / METRICS_NAME)),
+            max_tokens=max_positions(start.model.config),
+            vocabulary_digest=vocabulary_digest(start.pieces),
+        )
+        publish(workspace, record)
+    group.barrier()
+    return EXIT_OK
+
+
+def restore(
+    model: PreTrainedModel, spec: RunSpec, store: CheckpointStore
+) -> tuple[TrainState, Engine]:
+    """Return the state to continue from and an engine that stands there."""
+    restored = store.load_latest()
+    module = LanguageModelLoss(model)
+    if restored is None:
+        return TrainState(), Engine(module, spec.optimizer, spec.parallelism)
+    module.load_state_dict(dict(restored.weights), strict=False)
+    engine = Engine(module, spec.optimizer, spec.parallelism)
+    engine.set_state(restored.weights, restored.moments, step=restored.state.step)
+    _log.info("continuing from step %d", restored.state.step)
+    return restored.state, engine
+
+
+def _build_start(
+    spec: RunSpec, entry: ModelEntry, family: Family, data_folder: Path, uri: str
+) -> _Start:
+    """Build the first model: from a checkpoint, or random with the corpus' vocabulary."""
+    if spec.model.checkpoint is None:
+        tokenizer_folder = data_folder / "tokenizer"
+        pieces = (tokenizer_folder / "vocab.txt").read_text(encoding="utf-8").split("\n")[:-1]
+        config = build_config(entry, spec.model.config, vocabulary=pieces)
+        model = build_model(config, family, seed=spec.seed)
+        parents: tuple[Parent, ...] = ()
+    else:
+        folder = find_weights(spec.model.checkpoint)
+        record = records.find_record(spec.model.checkpoint)
+        parents = (
+            (records.link(record, spec.model.checkpoint, base=uri, root=spec.output),)
+            if record else ()
+        )  # fmt: skip
+        tokenizer_folder = folder / MODEL_FOLDER if record else folder
+        pieces = read_pieces(tokenizer_folder)
+        model = load_model(tokenizer_folder, family, seed=spec.seed)
+        if model.config.model_type != entry.architecture:
+            raise CheckpointError(
+                f"{spec.model.checkpoint} is a {model.config.model_type}, "
+                f"{entry.name} is a {entry.architecture}"
+            )
+    if spec.data.max_tokens > max_positions(model.config):
+        raise ConfigError(
+            f"data.max_tokens = {spec.data.max_tokens}: the model has "
+            f"{max_positions(model.config)} positions; lower it or raise model.config's"
+        )
+    _log.info("%s: %.2f M parameters", entry.name, count_parameters(model) / 1e6)
+    return _Start(
+        model=model, pieces=pieces, tokenizer_folder=tokenizer_folder, parents=parents
+    )
+
+
+def _num_steps(spec: RunSpec, source: CorpusSource) -> int:
+    """Return the steps of the whole training: num_epochs passes, cut at max_steps."""
+    limit = spec.training.max_steps
+    planner = StepPlanner(source.lengths, tokens=spec.batch.tokens, seed=spec.seed)
+    if limit is not None and source.lengths.sum() * spec.training.num_epochs > (
+        limit * spec.batch.tokens
+    ):
+        return limit
+    num_steps = planner.count_steps(spec.training.num_epochs)
+    if not num_steps:
+        raise DataError("the corpus holds no sample to train on")
+    return num_steps if limit is None else min(limit, num_steps)
+
+
+def main() -> int:
+    """Run this rank."""
+    parser = argparse.ArgumentParser(prog="pyfsb.training.run", description=__doc__)
+    parser.add_argument("--spec", required=True, help="resolved run spec, a path or s3:// URI")
+    spec = load_spec(parser.parse_args().spec)
+    with StopRequest().listening() as stop:
+        group = join_group(spec.parallelism)
+        try:
+            return pretrain(spec, group, stop)
+        finally:
+            leave_group()
+
+
+if __name__ == "__main__":
+    sys.exit(run_rank(main))
