@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from types import FrameType
 
 from pyfsb.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_TERMINATED, FsbError
@@ -77,42 +78,70 @@ class StopRequest:
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildEnd:
+    """How a child process ended."""
+
+    code: int
+    """Its exit code; 128 + n when signal n ended it."""
+    signal_number: int | None
+    """The stop signal that this process was sent and passed on, if any."""
+
+
+def start_child(
+    command: Sequence[str], *, environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a command that dies with this process and takes no signal from the terminal.
+
+    Its standard output goes to this process's standard error: results are printed by one process.
+    """
+    return subprocess.Popen(  # noqa: S603 - a list built by us, no shell
+        list(command),
+        env={**os.environ, **(environment or {})},
+        stdout=sys.stderr.fileno(),
+        start_new_session=True,
+        preexec_fn=die_with_parent,  # noqa: PLW1509 - only a system call
+    )
+
+
 def run_child(
     command: Sequence[str],
     *,
     environment: Mapping[str, str] | None = None,
     grace_seconds: float = 60.0,
-) -> int:
-    """Run a command to its end and return its exit code, 128 + n when signal n ended it.
+) -> ChildEnd:
+    """Run a command to its end.
 
-    SIGTERM and SIGINT sent to this process are passed on; a child that has not ended
-    `grace_seconds` after that is killed.
+    The first SIGTERM or SIGINT sent to this process is passed on as SIGTERM; the child is killed
+    when it has not ended `grace_seconds` later, or at the second signal.
     """
-    child = subprocess.Popen(  # noqa: S603 - a list built by us, no shell
-        list(command), env={**os.environ, **(environment or {})}
-    )
-    with forwarding(child, grace_seconds=grace_seconds):
+    child = start_child(command, environment=environment)
+    with forwarding(child, grace_seconds=grace_seconds) as stop:
         code = child.wait()
-    return 128 - code if code < 0 else code
+    return ChildEnd(code=128 - code if code < 0 else code, signal_number=stop.signal_number)
 
 
 @contextlib.contextmanager
-def forwarding(child: subprocess.Popen[bytes], *, grace_seconds: float) -> Iterator[None]:
-    """Pass SIGTERM and SIGINT on to a child for the length of the block."""
+def forwarding(child: subprocess.Popen[bytes], *, grace_seconds: float) -> Iterator[StopRequest]:
+    """Pass stop signals on to a child for the length of the block; it is killed on an error."""
+    stop = StopRequest()
     timers: list[threading.Timer] = []
 
-    def forward(_number: int, _frame: FrameType | None) -> None:
+    def forward(number: int, _frame: FrameType | None) -> None:
+        if stop.signal_number is not None:
+            child.kill()
+            return
+        stop.signal_number = number
         if child.poll() is None:
             child.terminate()
             timers.append(threading.Timer(grace_seconds, child.kill))
-            timers[-1].start()
+            timers[0].start()
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, forward) for number in _STOP_SIGNALS}
+    is_main = threading.current_thread() is threading.main_thread()
+    numbers = _STOP_SIGNALS if is_main else ()
+    before = {number: signal.signal(number, forward) for number in numbers}
     try:
-        yield
+        yield stop
     except BaseException:
         child.kill()
         raise

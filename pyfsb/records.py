@@ -200,7 +200,7 @@ class Score(Schema):
     checkpoint_digest: str
     """Its digest."""
     split_hash: str
-    """sha256 of the scored file."""
+    """xxh3-128 of the scored file."""
     seconds: float
     """Wall time of training and scoring."""
 
@@ -234,6 +234,8 @@ class EvalReport(BaseRecord):
     """One row a task and runner."""
     gate: GateResult
     """The decision about the served task."""
+    example: Json
+    """A held-out row of that task: text, text_pair and gold, to ask the served model."""
 
     @property
     def digest(self) -> str:

@@ -7,6 +7,7 @@ torch.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pyfsb.config import TaskSpec
@@ -42,6 +43,8 @@ class Task:
     """Where the data come from."""
     licence: str
     """What their licence says."""
+    label_titles: Mapping[str, str] = field(default_factory=dict)
+    """Readable names of labels that are codes."""
     excluded: frozenset[str] = field(default_factory=frozenset)
     """Gold labels that mean "no label"; such rows are counted, not scored."""
     submission: Submission | None = None

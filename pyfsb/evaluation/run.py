@@ -92,6 +92,7 @@ def evaluate(spec: RunSpec, group: ProcessGroup, stop: StopRequest) -> int:
             num_parameters=job.num_parameters,
             scores=tuple(scores),
             gate=gate,
+            example=_example(next(task for task in tasks if task.name == served), spec),
         )
         records.write_record(report, workspace.uri)
         _log.info("gate %s: %s", "passed" if gate.has_passed else "not passed", gate.reason)
@@ -249,6 +250,14 @@ def _fingerprint(job: _Job, task: Task, rows: TaskRows, runner: str) -> str:
         "runner": runner,
     }
     return digest(value)
+
+
+def _example(task: Task, spec: RunSpec) -> Json:
+    """Return the first held-out row without overlap, as a question and its gold answer."""
+    rows = read_task_rows(task, spec.data.root)
+    flags = zip(rows.held_out, rows.has_overlap, strict=True)
+    row = next((row for row, overlaps in flags if not overlaps), rows.held_out[0])
+    return {"text": row.text, "text_pair": row.text_pair, "gold": row.gold}
 
 
 def _load_score(

@@ -49,7 +49,7 @@ def cells(row: Row) -> tuple[str, ...]:
         f"{score.interval[0]:.3f}–{score.interval[1]:.3f}",
         str(score.num_rows),
         f"{score.majority_value:.3f} ({score.majority_label})",
-        f"{score.p_value:.2g}",
+        f"{score.p_value:.2g}" if score.p_value else "< 1e-300",
         f"{score.value_all_rows:.3f} of {score.num_all_rows}",
         str(score.num_overlap),
         str(score.num_train),

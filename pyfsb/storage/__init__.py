@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from pyfsb.errors import DataError
 from pyfsb.storage.backends import Backend, LocalBackend, StoredFile, explain_os_error, replacing
 from pyfsb.storage.s3 import S3Backend
 from pyfsb.storage.uris import absolute, is_s3, join, normalise, relative, resolve
@@ -29,6 +30,7 @@ __all__ = [
     "relative",
     "replacing",
     "resolve",
+    "size",
     "upload",
     "write_bytes",
     "write_if_absent",
@@ -59,8 +61,6 @@ def read_text(uri: str) -> str:
     Raises:
         DataError: There is no such file, or it is not UTF-8.
     """
-    from pyfsb.errors import DataError
-
     try:
         return read_bytes(uri).decode("utf-8")
     except UnicodeDecodeError as exc:
@@ -85,6 +85,18 @@ def write_if_absent(uri: str, data: bytes) -> bool:
 def exists(uri: str) -> bool:
     """Say whether a file (not a folder) is there."""
     return _backend(uri).exists(normalise(uri))
+
+
+def size(uri: str) -> int:
+    """Return the bytes of a local file.
+
+    Raises:
+        DataError: There is no such file.
+    """
+    try:
+        return Path(normalise(uri)).stat().st_size
+    except FileNotFoundError:
+        raise DataError(f"no such file: {uri}") from None
 
 
 def list_files(uri: str) -> list[StoredFile]:

@@ -51,10 +51,10 @@ def launch(module: str, arguments: Sequence[str], parallelism: ParallelismSpec) 
         environment = {**build_rank_environment(parallelism), EXIT_FOLDER: folder}
         if "PET_NNODES" not in os.environ:
             environment["MASTER_ADDR"] = "127.0.0.1"
-        code = run_child(command, environment=environment, grace_seconds=GRACE_SECONDS + 5)
+        end = run_child(command, environment=environment, grace_seconds=GRACE_SECONDS + 5)
         codes = [int(path.read_text()) for path in Path(folder).iterdir()]
     num_ranks = int(os.environ.get("PET_NPROC_PER_NODE") or parallelism.num_processes)
-    meaning = interpret(code, codes, num_ranks=num_ranks)
+    meaning = interpret(end.code, codes, num_ranks=num_ranks)
     if meaning == EXIT_LOST_PEER:
         _log.error("a rank of %s was lost (out of memory, killed?); run again to continue", module)
     return meaning

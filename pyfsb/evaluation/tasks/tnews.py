@@ -41,6 +41,7 @@ TASK = Task(
     test="fewclue/tnews/test_public.json",
     source="tnews_resplit (8,000 labelled headlines) and CLUEbenchmark/FewCLUE",
     licence="none stated",
+    label_titles=LABELS,
     submission=Submission(
         input="fewclue/tnews/test.json",
         file_name="tnewsf_predict.json",

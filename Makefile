@@ -1,0 +1,56 @@
+# Every door of the project; `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.complete
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+DEMO := docs/examples/demo.yaml
+DEMO_ON_DATA = $(if $(DATA),--set data.root=$(DATA) --set output=runs/demo-data --set evaluation.tasks=[classification])
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lint types arch generate verify-generated golden bench clean
+
+help: ## list the doors
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/' | sort
+
+setup: $(STAMP) ## make .venv with everything (about 3 minutes on a fresh machine)
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) torch==2.13.0 setuptools wheel ninja py-cpuinfo
+	$(BIN)/python -c 'import deepspeed.ops.comm.deepspeed_shm_comm_op' 2>/dev/null || \
+	  DS_ACCELERATOR=cpu DS_BUILD_SHM_COMM=1 $(PIP) --no-cache-dir --no-build-isolation --no-binary deepspeed deepspeed==0.19.8
+	$(PIP) --no-build-isolation -e '.[all,dev]'
+	touch $@
+
+demo: $(STAMP) ## raw text to a served model on one machine; DATA=folder takes real data
+	$(BIN)/fsb run $(DEMO) $(DEMO_ON_DATA) $(ARGS)
+
+test: $(STAMP) ## all tests that need no cluster
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMP) lint types arch ## style, types, layers and sizes, under 90 seconds
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check . && $(BIN)/ruff check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+arch: $(STAMP)
+	$(BIN)/lint-imports --no-cache && $(BIN)/python -m pytest -q tests/unit/test_house.py
+
+generate: $(STAMP) ## remake generated files: schemas, samples, compiled pipelines
+	$(BIN)/python -m tests.helpers.generate --write
+
+verify-generated: $(STAMP) ## compare generated files with their sources
+	$(BIN)/python -m tests.helpers.generate
+
+golden: $(STAMP) ## rewrite golden files; say why in the commit
+	$(BIN)/python -m pytest --update-golden tests/unit
+
+bench: $(STAMP) ## measurements, with the peers beside them
+	$(BIN)/python -m tests.bench $(ARGS)
+
+clean: ## remove runs and caches, keep .venv
+	rm -rf runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`fsb models list|show`: what the registry knows."""
+
+from __future__ import annotations
+
+import argparse
+
+from pyfsb.cli.arguments import Commands, add_output, print_json, print_table, print_text
+from pyfsb.errors import EXIT_OK
+from pyfsb.registry import all_entries, find_entry
+from pyfsb.schema import to_yaml
+
+
+def add_commands(commands: Commands) -> None:
+    """Add the noun and its verbs."""
+    noun = commands.add_parser("models", help="the models of the family")
+    verbs = noun.add_subparsers(metavar="VERB", required=True)
+    parser = verbs.add_parser("list", help="every registered model")
+    add_output(parser)
+    parser.set_defaults(handler=_list)
+    show = verbs.add_parser("show", help="everything known about one")
+    show.add_argument("name", metavar="NAME", help="name, alias or hub id")
+    add_output(show)
+    show.set_defaults(handler=_show)
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    entries = all_entries()
+    if arguments.form == "json":
+        print_json([entry.to_json() for entry in entries])
+        return EXIT_OK
+    rows = [
+        (
+            entry.name,
+            f"{entry.series.chinese} {entry.task.value}",
+            entry.architecture,
+            f"{entry.num_parameters / 1e6:,.0f} M",
+            entry.objective,
+            ", ".join(entry.aliases),
+        )
+        for entry in entries
+    ]
+    print_table(
+        f"{len(rows)} models",
+        ("name", "series", "architecture", "parameters", "objective", "also called"),
+        rows,
+    )
+    return EXIT_OK
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    entry = find_entry(arguments.name)
+    if arguments.form == "json":
+        print_json(entry.to_json())
+    else:
+        print_text(to_yaml(entry.to_json()))
+    return EXIT_OK

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`fsb run` and `fsb explain`: the daily verbs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+
+from pyfsb import storage
+from pyfsb.cli import summary
+from pyfsb.cli.arguments import (
+    Commands,
+    add_output,
+    add_spec,
+    print_json,
+    print_text,
+    read_spec,
+)
+from pyfsb.config import RunSpec, Stage
+from pyfsb.engines import find_engine
+from pyfsb.engines.completion import record_places
+from pyfsb.engines.protocol import RunResult
+from pyfsb.errors import EXIT_OK, FsbError
+from pyfsb.evaluation.rows import check_files
+from pyfsb.evaluation.suites import resolve_tasks
+from pyfsb.processes import report_error
+from pyfsb.registry import find_entry
+from pyfsb.schema import to_yaml
+from pyfsb.training.config import (
+    build_deepspeed_config,
+    build_rank_environment,
+    build_torchrun_command,
+)
+
+
+def add_commands(commands: Commands) -> None:
+    """Add both verbs."""
+    parser = commands.add_parser("run", help="run a spec from its data to the served model")
+    add_spec(parser)
+    add_output(parser)
+    parser.add_argument(
+        "--engine", default="local", help="where stages run: local, kfp-local (default: local)"
+    )
+    parser.add_argument("--serve", action="store_true", help="keep serving after the last stage")
+    parser.add_argument("--dry-run", action="store_true", help="do what `fsb explain` does")
+    parser.set_defaults(handler=_run)
+    explain = commands.add_parser("explain", help="show what a spec means, without doing it")
+    add_spec(explain)
+    add_output(explain)
+    explain.set_defaults(handler=_explain)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    spec = read_spec(arguments)
+    if arguments.dry_run:
+        return _explain(arguments)
+    check(spec)
+    engine, result = find_engine(arguments.engine), RunResult()
+    code = EXIT_OK
+    try:
+        engine(spec, result, keeps_serving=arguments.serve)
+    except FsbError as error:
+        if not result.stages:
+            raise
+        summary.show(spec, result, arguments.form)
+        report_error(error)
+        return error.exit_code
+    summary.show(spec, result, arguments.form)
+    if result.server:
+        print_text("serving until Ctrl-C …")
+        code = _wait_for(result.server)
+    return code
+
+
+def check(spec: RunSpec) -> None:
+    """Check names and files before anything is started.
+
+    Raises:
+        UnknownNameError: A model or task is not registered.
+        DataError: Files of a task are missing.
+    """
+    find_entry(spec.model.name)
+    check_files(spec)
+
+
+def _wait_for(server: subprocess.Popen[bytes]) -> int:
+    try:
+        return server.wait()
+    except KeyboardInterrupt:
+        server.send_signal(signal.SIGTERM)
+        server.wait()
+        return EXIT_OK
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    spec = read_spec(arguments)
+    entry = find_entry(spec.model.name)
+    reads = {stage.value: _reads(spec, stage) for stage in spec.stages}
+    writes = {
+        stage.value: record_places(spec, stage) or [spec.output_of(stage)] for stage in spec.stages
+    }
+    command = build_torchrun_command(
+        "pyfsb.training.run",
+        ["--spec", storage.join(spec.output, "spec.yaml")],
+        spec.parallelism,
+        os.environ,
+    )
+    deepspeed = {
+        "pretraining": build_deepspeed_config(spec.optimizer, spec.parallelism),
+        "fine-tuning": build_deepspeed_config(
+            spec.evaluation.finetune.optimizer, spec.parallelism
+        ),
+    }
+    environment = build_rank_environment(spec.parallelism)
+    if arguments.form == "json":
+        print_json(
+            {
+                "spec": spec.to_json(), "model": entry.to_json(), "stages": list(reads),
+                "reads": reads, "writes": writes, "deepspeed": deepspeed,
+                "torchrun": command, "environment": environment,
+            }
+        )  # fmt: skip
+        return EXIT_OK
+    print_text("# resolved spec\n" + to_yaml(spec.to_json()))
+    print_text("# stages: what each reads and writes")
+    for stage in spec.stages:
+        print_text(f"{stage}:")
+        print_text("".join(f"  reads  {place}\n" for place in reads[stage.value]))
+        print_text("".join(f"  writes {place}\n" for place in writes[stage.value]))
+    print_text("\n# DeepSpeed\n" + json.dumps(deepspeed, indent=2))
+    settings = " ".join(f"{name}={value}" for name, value in environment.items())
+    print_text(f"\n# command of the ranks\n{settings} \\\n  {' '.join(command)}")
+    return EXIT_OK
+
+
+def _reads(spec: RunSpec, stage: Stage) -> list[str]:
+    """Return the places a stage reads."""
+    root, stages = spec.data.root, spec.stages
+    if stage is Stage.DATA:
+        own = [path for path in (spec.data.train, spec.data.test) if path]
+        return [*(storage.join(root, pattern) for pattern in spec.data.corpus), *own]
+    first = [spec.model.checkpoint] if spec.model.checkpoint else []
+    if stage is Stage.TRAINING:
+        return [storage.join(spec.output_of(Stage.DATA), "corpus"), *first]
+    if stage is Stage.EVALUATION:
+        base = [spec.output_of(Stage.TRAINING)] if Stage.TRAINING in stages else first
+        tasks = resolve_tasks(spec.evaluation.tasks)
+        files = [storage.join(root, path) for task in tasks for path in (task.train, task.test)]
+        own = [storage.join(spec.output_of(Stage.DATA), "labelled")] if spec.data.train else []
+        return [*base, *files, *own]
+    return [spec.output_of(Stage.EVALUATION)]

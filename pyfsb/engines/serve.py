@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The serving stage on one machine: gate, start the server, ask it once, write the record.
+
+The server is `python -m serving`, the same process that a pod runs; it is asked over HTTP.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from pyfsb import records, storage
+from pyfsb.config import RunSpec, Stage, stage_hash
+from pyfsb.errors import ConfigError, DataError, GateError, NotReadyError
+from pyfsb.processes import forwarding, start_child
+from pyfsb.records import EvalReport, Score, ServingRecord
+from pyfsb.schema import Json
+
+_POLL_SECONDS = 0.2
+_log = logging.getLogger(__name__)
+
+
+def serve_and_ask(spec: RunSpec, *, keeps_serving: bool) -> subprocess.Popen[bytes] | None:
+    """Start the server of the served task's model, ask it a question, record the answer.
+
+    Args:
+        spec: The run; its evaluation is complete.
+        keeps_serving: Leave the server running.
+
+    Returns:
+        The running server, or None when it was stopped.
+
+    Raises:
+        GateError: The score does not allow serving.
+        ConfigError: The port is taken.
+        NotReadyError: The server did not become ready in time.
+    """
+    started = time.monotonic()
+    report_uri = spec.output_of(Stage.EVALUATION)
+    report = records.read_record(report_uri)
+    if not isinstance(report, EvalReport):
+        raise DataError(f"{report_uri} holds a {report.kind}, expected an EvalReport")
+    if not report.gate.has_passed:
+        raise GateError(
+            f"gate for {report.gate.task}: {report.gate.reason}; nothing is served (set "
+            "evaluation.gate.is_enabled=false to serve all the same)"
+        )
+    score = _served_score(report)
+    checkpoint_uri = storage.resolve(score.checkpoint, report_uri)
+    with tempfile.TemporaryDirectory(prefix="fsb-serving-") as folder:
+        ready_file = Path(folder, "ready.json")
+        server = start_child(_command(spec, score, checkpoint_uri, ready_file))
+        with forwarding(server, grace_seconds=10.0) as stop:
+            try:
+                ready = _wait_until_ready(server, ready_file, spec)
+                question, answer = _ask(spec, report, ready["url"])
+            finally:
+                if not keeps_serving or not ready_file.exists():
+                    _stop(server)
+        if stop.signal_number is not None:
+            raise KeyboardInterrupt
+    uri = spec.output_of(Stage.SERVING)
+    checkpoint = records.read_record(checkpoint_uri)
+    record = ServingRecord(
+        run=spec.name,
+        created_at=records.now(),
+        seconds=time.monotonic() - started,
+        config_hash=stage_hash(spec, Stage.SERVING),
+        seeds=(),
+        parents=(
+            records.link(checkpoint, checkpoint_uri, base=uri, root=spec.output),
+            records.link(report, report_uri, base=uri, root=spec.output),
+        ),
+        endpoint=ready["url"],
+        model_name=ready["name"],
+        task=score.task,
+        runner=score.runner,
+        gate=report.gate,
+        question=question,
+        answer=answer,
+        is_running=keeps_serving,
+    )
+    records.write_record(record, uri)
+    return server if keeps_serving else None
+
+
+def check_port(spec: RunSpec) -> None:
+    """Check that the serving port is free, before hours of training.
+
+    Raises:
+        ConfigError: Another process holds it.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((spec.serving.host, spec.serving.port))
+        except OSError as exc:
+            raise ConfigError(
+                f"serving.port = {spec.serving.port}: cannot listen on {spec.serving.host} "
+                f"({exc.strerror}); choose a free port, or 0 for any"
+            ) from None
+
+
+def _served_score(report: EvalReport) -> Score:
+    gate = report.gate
+    return next(
+        score for score in report.scores if (score.task, score.runner) == (gate.task, gate.runner)
+    )
+
+
+def _command(spec: RunSpec, score: Score, checkpoint_uri: str, ready_file: Path) -> list[str]:
+    limits = spec.serving
+    return [
+        sys.executable, "-m", "serving",
+        "--checkpoint", checkpoint_uri,
+        "--name", score.task,
+        "--host", limits.host,
+        "--port", str(limits.port),
+        "--max-batch-rows", str(limits.max_batch_rows),
+        "--max-request-bytes", str(limits.max_request_bytes),
+        "--max-concurrent-requests", str(limits.max_concurrent_requests),
+        "--request-timeout-seconds", str(limits.request_timeout_seconds),
+        "--ready-file", str(ready_file),
+    ]  # fmt: skip
+
+
+def _wait_until_ready(
+    server: subprocess.Popen[bytes], ready_file: Path, spec: RunSpec
+) -> dict[str, str]:
+    """Return the server's URL and model name once its model is ready."""
+    timeout = spec.serving.startup_timeout_seconds
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        code = server.poll()
+        if code is not None:
+            raise ConfigError(f"the server ended with exit code {code}; its error is above")
+        if ready_file.is_file() and (text := ready_file.read_text()):
+            ready: dict[str, str] = json.loads(text)
+            if _is_ready(ready["url"].removesuffix("/infer") + "/ready"):
+                return ready
+        time.sleep(_POLL_SECONDS)
+    raise NotReadyError(
+        f"the server was not ready after {timeout:g} s; raise serving.startup_timeout_seconds"
+    )
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2.0) as response:  # noqa: S310 - our own server
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _ask(spec: RunSpec, report: EvalReport, url: str) -> tuple[Json, Json]:
+    """Ask the server the spec's question, or the report's example, over the V2 protocol."""
+    text, pair = report.example["text"], report.example["text_pair"]
+    if spec.serving.question is not None:
+        text = spec.serving.question
+    tensors = {"text": text} if pair is None else {"text": text, "text_pair": pair}
+    inputs = [
+        {"name": name, "shape": [1], "datatype": "BYTES", "data": [value]}
+        for name, value in tensors.items()
+    ]
+    request = urllib.request.Request(  # noqa: S310 - our own server
+        url,
+        data=json.dumps({"inputs": inputs}).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    try:
+        timeout = spec.serving.request_timeout_seconds
+        with urllib.request.urlopen(request, timeout=timeout) as response:  # noqa: S310
+            outputs = json.load(response)["outputs"]
+    except urllib.error.HTTPError as exc:
+        body = exc.read().decode("utf-8", "replace")
+        raise DataError(f"the server answered {exc.code} to {text[:40]!r}: {body[:200]}") from None
+    result = next(output for output in outputs if output["name"] == "result")
+    answer: Json = json.loads(result["data"][0])
+    return tensors, answer
+
+
+def _stop(server: subprocess.Popen[bytes]) -> None:
+    if server.poll() is None:
+        server.terminate()
+        try:
+            server.wait(10.0)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""KServe's two protocols to and from our typed inputs and results.
+
+V1  POST /v1/models/NAME:predict   {"instances": ["文本", {"text": "a", "text_pair": "b"}]}
+                                   {"predictions": [{"label": …, "score": …, …}]}
+V2  POST /v2/models/NAME/infer     inputs: BYTES tensor `text` [n], for pairs also `text_pair` [n]
+                                   outputs: `result` [n], the JSON of each result; classifiers
+                                   also `label` [n] and `score` [n]
+
+Both carry the same results. Pure functions; nothing here knows a model.
+
+Source: KServe's V1 data plane; the Open Inference Protocol (V2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from kserve import InferOutput, InferRequest, InferResponse
+from pydantic import ValidationError
+
+from pyfsb.inference.protocol import Classification, Prediction, TextInput
+from pyfsb.schema import canonical_json
+from serving.errors import RequestError
+
+
+def read_v1(body: Mapping[str, Any]) -> list[TextInput]:
+    """Return the inputs of a V1 body.
+
+    Raises:
+        RequestError: Names the instance that is wrong and what would be right.
+    """
+    instances = body.get("instances")
+    if not isinstance(instances, list):
+        raise RequestError('expected {"instances": [text, …]}; there is no list "instances"')
+    return [_instance(item, position) for position, item in enumerate(instances)]
+
+
+def read_v2(request: InferRequest) -> list[TextInput]:
+    """Return the inputs of a V2 request.
+
+    Raises:
+        RequestError: A tensor is missing, not BYTES, or of another length.
+    """
+    tensors = {tensor.name: tensor for tensor in request.inputs}
+    if "text" not in tensors:
+        raise RequestError(f"expected a tensor 'text'; got {', '.join(tensors) or 'none'}")
+    unknown = sorted(set(tensors) - {"text", "text_pair"})
+    if unknown:
+        raise RequestError(f"unknown tensor {unknown[0]!r}; expected 'text' and 'text_pair'")
+    texts = _strings(tensors["text"])
+    pairs: Sequence[str | None] = [None] * len(texts)
+    if "text_pair" in tensors:
+        pairs = _strings(tensors["text_pair"])
+        if len(pairs) != len(texts):
+            raise RequestError(f"{len(texts)} texts but {len(pairs)} second texts")
+    return [TextInput(text=text, text_pair=pair) for text, pair in zip(texts, pairs, strict=True)]
+
+
+def write_v1(predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """Return the V1 body of results."""
+    return {"predictions": [prediction.to_json() for prediction in predictions]}
+
+
+def write_v2(
+    predictions: Sequence[Prediction], *, model_name: str, request_id: str
+) -> InferResponse:
+    """Return the V2 response of results."""
+    size = [len(predictions)]
+    results = [canonical_json(prediction.to_json()) for prediction in predictions]
+    outputs = [_bytes_output("result", size, results)]
+    labelled = [item for item in predictions if isinstance(item, Classification)]
+    if labelled and len(labelled) == len(predictions):
+        outputs.append(_bytes_output("label", size, [item.label for item in labelled]))
+        score = InferOutput(name="score", shape=size, datatype="FP64")
+        score.set_data_from_numpy(
+            np.array([item.score for item in labelled], dtype=np.float64), binary_data=False
+        )
+        outputs.append(score)
+    return InferResponse(response_id=request_id, model_name=model_name, infer_outputs=outputs)
+
+
+def _instance(item: object, position: int) -> TextInput:
+    if isinstance(item, str):
+        return TextInput(text=item)
+    try:
+        return TextInput.model_validate(item)
+    except ValidationError:
+        raise RequestError(
+            f'instance {position}: expected a text or {{"text": …, "text_pair": …}}, '
+            f"got {str(item)[:80]!r}"
+        ) from None
+
+
+def _strings(tensor: Any) -> list[str]:
+    if tensor.datatype != "BYTES":
+        raise RequestError(f"tensor {tensor.name!r} is {tensor.datatype}; expected BYTES")
+    try:
+        values = np.asarray(tensor.as_numpy(), dtype=object).reshape(-1).tolist()
+        return [
+            value.decode("utf-8") if isinstance(value, bytes) else str(value) for value in values
+        ]
+    except (UnicodeDecodeError, ValueError) as exc:
+        raise RequestError(f"tensor {tensor.name!r} is not UTF-8 text: {exc}") from None
+
+
+def _bytes_output(name: str, shape: list[int], values: Sequence[str]) -> InferOutput:
+    output = InferOutput(name=name, shape=shape, datatype="BYTES")
+    output.set_data_from_numpy(np.array(list(values), dtype=object), binary_data=False)
+    return output
