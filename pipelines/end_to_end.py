@@ -15,7 +15,7 @@ from pipelines.components.train import train
 
 @dsl.pipeline(
     name="end-to-end",
-    description="Raw Chinese text to a served, CLUE-scored model: prepare, pretrain, evaluate, serve.",
+    description="Raw Chinese text to a served, CLUE-scored model: prepare, train, score, serve.",
 )
 def end_to_end(spec: str) -> str:
     """Run every stage of a spec.

@@ -45,9 +45,7 @@ def run(spec: RunSpec, result: RunResult, *, keeps_serving: bool) -> None:
         )
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="fsb-kfp-") as root:
-        local.init(
-            local.SubprocessRunner(use_venv=False), pipeline_root=root, raise_on_error=True
-        )
+        local.init(local.SubprocessRunner(use_venv=False), pipeline_root=root, raise_on_error=True)
         try:
             with contextlib.redirect_stdout(sys.stderr):  # KFP prints its tasks' logs
                 end_to_end(spec=to_yaml(spec.to_json()))

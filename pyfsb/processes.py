@@ -100,7 +100,7 @@ def start_child(
         env={**os.environ, **(environment or {})},
         stdout=sys.stderr.fileno(),
         start_new_session=True,
-        preexec_fn=die_with_parent,  # noqa: PLW1509 - only a system call
+        preexec_fn=die_with_parent,
     )
 
 

@@ -24,7 +24,6 @@ from pyfsb.errors import CheckpointError, DataError
 from pyfsb.schema import Json, Schema, canonical_json
 
 RECORD_NAME = "record.json"
-SCHEMA_VERSION = 1
 
 
 class FileEntry(Schema):
@@ -52,7 +51,7 @@ class Parent(Schema):
 class BaseRecord(Schema):
     """What all records share."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     """Raised when a field changes its meaning."""
     run: str
     """Name of the run that wrote it."""

@@ -52,9 +52,7 @@ class TextModel(Model):
         outputs = {"result": "BYTES"}
         if self._predictor.family in (Family.CLASSIFY, Family.PAIR):
             outputs |= {"label": "BYTES", "score": "FP64"}
-        return [
-            {"name": name, "datatype": kind, "shape": [-1]} for name, kind in outputs.items()
-        ]
+        return [{"name": name, "datatype": kind, "shape": [-1]} for name, kind in outputs.items()]
 
     async def predict(
         self,

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Errors of a request and what the client sees of them; the only table of HTTP statuses.
 
-    RequestError         400  the body cannot be read as the protocol says, or an input is wrong
-    RequestTooLargeError 413  too many rows or bytes
-    OverloadedError      503  too many requests at once; try again
-    RequestTimeoutError  504  not answered in time
+RequestError         400  the body cannot be read as the protocol says, or an input is wrong
+RequestTooLargeError 413  too many rows or bytes
+OverloadedError      503  too many requests at once; try again
+RequestTimeoutError  504  not answered in time
 """
 
 from __future__ import annotations

@@ -108,7 +108,9 @@ def pairs(words: Row, num_rows: int) -> list[Row]:
         number += 1
         if texts not in seen and texts[0] != texts[1] and is_same == (first == second):
             seen.add(texts)
-            rows.append({"question1": texts[0], "question2": texts[1], "same": "是" if is_same else "否"})
+            rows.append(
+                {"question1": texts[0], "question2": texts[1], "same": "是" if is_same else "否"}
+            )
     return rows
 
 
@@ -157,7 +159,9 @@ def documents(topics: Row, words: Row, passages: Sequence[Row], per_topic: int) 
 
 def shuffled(rows: list[Row]) -> list[Row]:
     """Return rows in an order that depends on their number alone."""
-    return [rows[place] for place in sorted(range(len(rows)), key=lambda place: int(hash64(place, 37)))]
+    return [
+        rows[place] for place in sorted(range(len(rows)), key=lambda place: int(hash64(place, 37)))
+    ]
 
 
 def to_lines(rows: Sequence[Row]) -> str:

@@ -32,7 +32,7 @@ def evaluate(
 
     resolved = resolve_spec(spec)
     report = run_stage(resolved, Stage.EVALUATION).records[0]
-    for score in report.scores:
+    for score in getattr(report, "scores", ()):
         metrics.log_metric(f"{score.task} {score.runner}", score.value)
     pages = run_stage(resolved, Stage.LEADERBOARD).places[0]
     page = storage.read_text(storage.join(pages, "leaderboard.html"))

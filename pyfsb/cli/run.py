@@ -110,9 +110,7 @@ def _explain(arguments: argparse.Namespace) -> int:
     )
     deepspeed = {
         "pretraining": build_deepspeed_config(spec.optimizer, spec.parallelism),
-        "fine-tuning": build_deepspeed_config(
-            spec.evaluation.finetune.optimizer, spec.parallelism
-        ),
+        "fine-tuning": build_deepspeed_config(spec.evaluation.finetune.optimizer, spec.parallelism),
     }
     environment = build_rank_environment(spec.parallelism)
     if arguments.form == "json":

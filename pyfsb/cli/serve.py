@@ -16,9 +16,7 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("model", metavar="MODEL", help="checkpoint folder, s3:// prefix or name")
     parser.add_argument("--name", help="name in the URL (default: the checkpoint's task or model)")
     parser.add_argument("--host", default="127.0.0.1", help="address (default: %(default)s)")
-    parser.add_argument(
-        "--port", type=int, default=8080, help="0 takes any (default: %(default)s)"
-    )
+    parser.add_argument("--port", type=int, default=8080, help="0 takes any (default: %(default)s)")
     parser.set_defaults(handler=_serve)
 
 

@@ -58,7 +58,9 @@ def to_json(spec: RunSpec, result: RunResult) -> Json:
                 "seconds": round(stage.seconds, 3),
                 "was_complete": stage.was_complete,
                 "places": list(stage.places),
-                "records": [record.to_json() | {"digest": record.digest} for record in stage.records],
+                "records": [
+                    record.to_json() | {"digest": record.digest} for record in stage.records
+                ],
             }
             for stage in result.stages
         ],

@@ -44,7 +44,9 @@ def _list(arguments: argparse.Namespace) -> int:
         )
         for task in tasks
     ]  # fmt: skip
-    rows += [(name, "suite", "", "", ", ".join(members), "", "") for name, members in SUITES.items()]
+    rows += [
+        (name, "suite", "", "", ", ".join(members), "", "") for name, members in SUITES.items()
+    ]
     header = ("task", "title", "family", "labels", "train", "scored", "submission")
     print_table(f"{len(tasks)} tasks", header, rows)
     return EXIT_OK

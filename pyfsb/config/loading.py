@@ -41,13 +41,14 @@ def resolve_spec(text: str, overrides: Iterable[str] = (), *, source: str = "spe
     if isinstance(own_task, str):
         task_text = storage.read_text(own_task)
         own_task = parse(TaskSpec, parse_yaml_mapping(task_text, source=own_task), source=own_task)
-    paths = {"root": storage.absolute(data.root), "task": own_task}
+    root = storage.absolute(data.root)
+    paths = {"root": root, "task": own_task}
     for field in ("train", "test"):
         path = getattr(data, field)
         paths[field] = storage.absolute(path) if path else None
     vocabulary = data.vocabulary
     if vocabulary.file:
-        found = _first_existing(vocabulary.file, paths["root"])
+        found = _first_existing(vocabulary.file, root)
         vocabulary = vocabulary.model_copy(update={"file": found})
     checkpoint = spec.model.checkpoint
     return spec.model_copy(
@@ -70,7 +71,9 @@ def set_value(value: Json, override: str) -> None:
     path, separator, text = override.partition("=")
     keys = path.split(".")
     if not separator or not all(keys):
-        raise ConfigError(f"--set {override!r}: expected key.path=value, e.g. training.max_steps=10")
+        raise ConfigError(
+            f"--set {override!r}: expected key.path=value, e.g. training.max_steps=10"
+        )
     for position, key in enumerate(keys[:-1]):
         nested = value.setdefault(key, {})
         if not isinstance(nested, dict):

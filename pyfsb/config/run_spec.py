@@ -108,10 +108,7 @@ def stage_hash(spec: RunSpec, stage: Stage) -> str:
         Stage.DATA: {"seed": spec.seed, "data": data},
         Stage.TRAINING: {
             "model": model,
-            **{
-                key: dump[key]
-                for key in ("seed", "objective", "optimizer", "batch")
-            },
+            **{key: dump[key] for key in ("seed", "objective", "optimizer", "batch")},
             "training": {
                 "max_steps": spec.training.max_steps,
                 "num_epochs": spec.training.num_epochs,

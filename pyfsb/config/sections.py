@@ -97,7 +97,7 @@ class DataSpec(Schema):
     root: str = "."
     """Folder or s3:// that the other paths of this section and of the tasks are relative to."""
     corpus: tuple[str, ...] = ()
-    """Globs of raw text files (.jsonl, .jsonl.gz, .txt, .txt.gz) below root; empty: no pretraining."""
+    """Globs of raw text files (.jsonl, .txt, either with .gz) below root; empty: no pretraining."""
     text_field: str = "text"
     """Key of the text in JSON lines."""
     txt_documents: Literal["lines", "paragraphs"] = "lines"
@@ -180,7 +180,7 @@ class TrainingSpec(Schema):
     keep_last: PositiveInt = 2
     """Saved training states to keep."""
     metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = None
-    """Port of a Prometheus endpoint on 127.0.0.1 (0: any free one). None writes metrics.prom only."""
+    """Port of a Prometheus endpoint on 127.0.0.1, 0 for any. None writes metrics.prom only."""
 
 
 class ParallelismSpec(Schema):
@@ -253,7 +253,7 @@ class ServingSpec(Schema):
     task: str | None = None
     """A task of this run. None takes the user's own task, else the first one."""
     runner: Literal["finetune", "ngram", "best"] = "finetune"
-    """Whose model to serve; best takes the higher accuracy and doubles the gate's p-value for it."""
+    """Whose model to serve; best takes the higher score and doubles the gate's p-value for it."""
     host: str = "127.0.0.1"
     """Address to listen on; in a pod 0.0.0.0."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8080

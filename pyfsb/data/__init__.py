@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From raw files to token shards, and from labelled files to validated rows; never imports torch."""
+"""Raw files to token shards, labelled files to validated rows; never imports torch."""

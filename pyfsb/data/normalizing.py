@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One spelling for one text, without touching what Chinese readers see.
+r"""One spelling for one text, without touching what Chinese readers see.
 
 Rules, in order:
 1. Line ends (CRLF, CR, U+2028, U+2029, U+0085, vertical tab, form feed) become `\\n`.

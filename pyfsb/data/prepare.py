@@ -218,14 +218,10 @@ def _train_texts(workspace: Workspace) -> list[str]:
 def _load_vocabulary(data: DataSpec, texts: Callable[[], Iterator[str]]) -> list[str]:
     if data.vocabulary.file:
         return read_vocabulary(storage.read_text(data.vocabulary.file), source=data.vocabulary.file)
-    return train_vocabulary(
-        texts(), size=data.vocabulary.size, lowercase=data.vocabulary.lowercase
-    )
+    return train_vocabulary(texts(), size=data.vocabulary.size, lowercase=data.vocabulary.lowercase)
 
 
-def _write_shards(
-    texts: Iterator[str], pieces: Sequence[str], data: DataSpec, folder: Path
-) -> int:
+def _write_shards(texts: Iterator[str], pieces: Sequence[str], data: DataSpec, folder: Path) -> int:
     """Tokenise in worker processes, write in order; returns the number of words."""
     max_tokens = data.max_tokens - NUM_SPECIAL_TOKENS
     writer = ShardWriter(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Raw files as documents: `.jsonl`, `.txt`, and either with `.gz`; `.csv` and `.tsv` as rows.
+r"""Raw files as documents: `.jsonl`, `.txt`, and either with `.gz`; `.csv` and `.tsv` as rows.
 
 Lines end at `\\n` only: JSON strings and headlines hold U+2028, U+0085 and vertical tabs, at which
 `str.splitlines` would cut. A line that cannot be read becomes a `Rejected` with its number.
@@ -16,6 +16,7 @@ import os
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import IO
 
 from pyfsb import storage
 from pyfsb.data.documents import Document, Rejected
@@ -80,18 +81,23 @@ def local_path(root: str, name: str) -> Path:
 
 
 def read_lines(path: Path) -> Iterator[bytes]:
-    """Yield the lines of a file, plain or gzip, without their `\\n` (and `\\r\\n`).
+    r"""Yield the lines of a file, plain or gzip, without their `\\n` (and `\\r\\n`).
 
     Raises:
         DataError: The gzip stream is broken; names the file.
     """
-    opened = gzip.open(path, "rb") if path.name.endswith(".gz") else path.open("rb")
     try:
-        with opened as file, io.BufferedReader(file, 1 << 20) as lines:  # type: ignore[arg-type]
+        with _open(path) as lines:
             for line in lines:
                 yield line.removesuffix(b"\n").removesuffix(b"\r")
     except (EOFError, gzip.BadGzipFile, zlib.error) as exc:
         raise DataError(f"{path}: broken gzip stream: {exc}") from None
+
+
+def _open(path: Path) -> IO[bytes]:
+    if path.name.endswith(".gz"):
+        return io.BufferedReader(gzip.GzipFile(path), 1 << 20)
+    return path.open("rb", buffering=1 << 20)
 
 
 def read_documents(
@@ -111,9 +117,7 @@ def read_documents(
         yield from _read_text(path, source=source, by_paragraph=txt_documents == "paragraphs")
 
 
-def _read_json_lines(
-    path: Path, *, source: str, text_field: str
-) -> Iterator[Document | Rejected]:
+def _read_json_lines(path: Path, *, source: str, text_field: str) -> Iterator[Document | Rejected]:
     for number, raw in enumerate(read_lines(path), start=1):
         text, reason = _text_of(raw, text_field)
         if reason:

@@ -34,12 +34,14 @@ def load_cutter(segmenter: str) -> Cutter:
         if segmenter == "rjieba":
             import rjieba
 
-            return rjieba.cut
+            fast: Cutter = rjieba.cut
+            return fast
         import jieba
 
         jieba.setLogLevel(60)
         jieba.initialize()
-        return jieba.lcut
+        reference: Cutter = jieba.lcut
+        return reference
     except ImportError:
         raise ConfigError(f"data.segmenter = {segmenter!r}: package is not installed") from None
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where Chinese sentences begin.
 
-A sentence ends at 。！？!? or …… with the closing quotes and brackets that follow, at a newline, and
-at a semicolon of its own; an ASCII full stop ends one only before a space and a capital letter.
+A sentence ends at 。！？!? or …… with the closing quotes and brackets that follow, at a newline,
+and at a semicolon of its own; an ASCII full stop ends one only before a space and a capital letter.
 Inside an open quotation a terminator does not end the sentence unless the quotation closes
 right after it. Used to cut long documents into samples; never changes the text.
 
@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import re
 
-_END = re.compile(
-    r"(?:[。！？!?]+|…+|；|;(?=\s)|\.(?=\s+[A-Z]))[”’」』）)】》〉\"']*\n*|\n+"
-)
+_END = re.compile(r"(?:[。！？!?]+|…+|；|;(?=\s)|\.(?=\s+[A-Z]))[”’」』）)】》〉\"']*\n*|\n+")
 _OPENING = "“‘「『（【《"
 _CLOSING = "”’」』）】》"
 _MAX_QUOTED_CHARACTERS = 200

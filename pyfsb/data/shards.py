@@ -143,9 +143,7 @@ class ShardWriter:
         for kind, array in arrays.items():
             path = self._folder / f"{name}.{kind}"
             storage.write_bytes(str(path), array.tobytes())
-            files.append(
-                FileEntry(path=path.name, num_bytes=array.nbytes, xxh3=hash_file(path))
-            )
+            files.append(FileEntry(path=path.name, num_bytes=array.nbytes, xxh3=hash_file(path)))
         entry = ShardEntry(
             name=name,
             num_tokens=self._num_tokens,
@@ -165,7 +163,9 @@ class Shards:
         self.index = index
         tokens_type = np.dtype(index.token_type).newbyteorder("<")
         self._tokens = [_map(folder / f"{s.name}.tokens", tokens_type) for s in index.shards]
-        self._words = [_map(folder / f"{s.name}.words", np.dtype("u1")) for s in index.shards]
+        self._words = [
+            _map(folder / f"{s.name}.words", np.dtype("u1")).view(np.uint8) for s in index.shards
+        ]
         bounds = [_map(folder / f"{s.name}.samples", np.dtype("<u8")) for s in index.shards]
         self._bounds = bounds
         self._first_samples = np.cumsum([0, *(s.num_samples for s in index.shards)])

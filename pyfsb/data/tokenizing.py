@@ -111,14 +111,13 @@ class DocumentTokenizer:
         """A token begins a word if jieba's word does there, or if it is in no run at all."""
         starts = word_starts(text, self._cut)
         is_in_run = _RUN_TABLE[np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)]
-        is_start = (starts | ~is_in_run)[positions] & ~self._is_continuation[ids]
+        is_start: NDArray[np.bool_] = (starts | ~is_in_run)[positions]
+        is_start &= ~self._is_continuation[ids]
         if is_start.size:
             is_start[0] = True
         return is_start
 
-    def _build_tables(
-        self, pieces: Sequence[str]
-    ) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+    def _build_tables(self, pieces: Sequence[str]) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
         """Return each code point's kind and, where it is a token of its own, its id."""
         kinds = np.full(_NUM_CODE_POINTS, _HARD, dtype=np.uint8)
         ids = np.zeros(_NUM_CODE_POINTS, dtype=np.int32)

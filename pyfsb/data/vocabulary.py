@@ -14,12 +14,21 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 from pyfsb.errors import DataError
 from pyfsb.schema import digest
 
 SPECIAL_TOKENS: Final = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_UNKNOWN: Final = SPECIAL_TOKENS[1]
 MAX_TOKENS_ANY: Final = 1_000_000
 """`model_max_length` of a tokenizer whose model sets the limit."""
 _ALPHABET_SHARE: Final = 0.875
@@ -87,7 +96,7 @@ def train_vocabulary(texts: Iterable[str], *, size: int, lowercase: bool) -> lis
         initial_alphabet=alphabet,
         show_progress=False,
     )
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer = Tokenizer(models.WordPiece(unk_token=_UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.train_from_iterator(_repeated(words, known), trainer)
     return [piece for piece, _ in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])]
@@ -97,7 +106,7 @@ def build_tokenizer(pieces: Sequence[str], *, lowercase: bool) -> Tokenizer:
     """Return the BERT tokenizer of a vocabulary (adds [CLS] and [SEP] unless told not to)."""
     vocabulary = {piece: number for number, piece in enumerate(pieces)}
     tokenizer = Tokenizer(
-        models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100)
+        models.WordPiece(vocabulary, unk_token=_UNKNOWN, max_input_chars_per_word=100)
     )
     tokenizer.normalizer = _normalizer(lowercase)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

@@ -70,7 +70,6 @@ def find_engine(name: str) -> Engine:
         engine: Engine = found[name].load()
     except ImportError as exc:
         raise ConfigError(
-            f"engine {name!r}: {exc.name} is not installed; "
-            f"pip install 'fengshenbang[pipelines]'"
+            f"engine {name!r}: {exc.name} is not installed; pip install 'fengshenbang[pipelines]'"
         ) from None
     return engine

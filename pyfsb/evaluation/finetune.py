@@ -71,7 +71,9 @@ class RowSource:
         if self._family is Family.TAG:
             labels = bio_labels(task.spec.labels)
             self._tags = [
-                encode_entities(row, [(e.start, e.end, e.type) for e in example.entities or ()], labels)
+                encode_entities(
+                    row, [(e.start, e.end, e.type) for e in example.entities or ()], labels
+                )
                 for row, example in zip(rows, examples, strict=True)
             ]
         else:

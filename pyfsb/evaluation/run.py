@@ -100,9 +100,7 @@ def evaluate(spec: RunSpec, group: ProcessGroup, stop: StopRequest) -> int:
     return EXIT_OK
 
 
-def _start(
-    spec: RunSpec, workspace: Workspace, group: ProcessGroup, stop: StopRequest
-) -> _Job:
+def _start(spec: RunSpec, workspace: Workspace, group: ProcessGroup, stop: StopRequest) -> _Job:
     """Find the model to evaluate: the one this run trained, else the spec's checkpoint."""
     trained = Stage.TRAINING in spec.stages
     uri = spec.output_of(Stage.TRAINING) if trained else spec.model.checkpoint
@@ -288,9 +286,7 @@ def _write_predictions(rows: TaskRows, answers: Sequence[Answer], path: Path) ->
             },
             ensure_ascii=False,
         )
-        for row, answer, overlaps in zip(
-            rows.held_out, answers, rows.has_overlap, strict=True
-        )
+        for row, answer, overlaps in zip(rows.held_out, answers, rows.has_overlap, strict=True)
     ]
     storage.write_text(str(path), "".join(f"{line}\n" for line in lines))
 

@@ -15,14 +15,12 @@ from pathlib import Path
 
 from pyfsb.data.labelled import read_rows
 from pyfsb.errors import DataError
-from pyfsb.evaluation.protocol import Task
 from pyfsb.evaluation.predict import Answer
+from pyfsb.evaluation.protocol import Task
 from pyfsb.storage import write_text
 
 
-def write_submission(
-    task: Task, input_path: Path, answers: Sequence[Answer], folder: Path
-) -> Path:
+def write_submission(task: Task, input_path: Path, answers: Sequence[Answer], folder: Path) -> Path:
     """Write and check the file to hand in.
 
     Args:

@@ -37,9 +37,7 @@ class Classifier:
         self._labels = [model.config.id2label[number] for number in range(model.config.num_labels)]
 
     @torch.inference_mode()
-    def predict(
-        self, inputs: Sequence[str | tuple[str, str] | TextInput]
-    ) -> list[Classification]:
+    def predict(self, inputs: Sequence[str | tuple[str, str] | TextInput]) -> list[Classification]:
         """Return the label of each input."""
         checked = as_inputs(inputs, needs_pair=self.needs_pair)
         if not checked:
@@ -66,9 +64,7 @@ def decode_label(
 ) -> Classification:
     """Return the classification that label probabilities mean; ties go to the earlier label."""
     best = max(range(len(labels)), key=lambda number: (probabilities[number], -number))
-    scores = {
-        label: round(value, 6) for label, value in zip(labels, probabilities, strict=True)
-    }
+    scores = {label: round(value, 6) for label, value in zip(labels, probabilities, strict=True)}
     return Classification(
         label=labels[best], score=scores[labels[best]], scores=scores, is_truncated=is_truncated
     )

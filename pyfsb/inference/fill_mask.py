@@ -65,7 +65,9 @@ class MaskFiller:
                 Candidate(token=str(self._tokenizer.convert_ids_to_tokens(int(token))), score=score)
                 for token, score in zip(tokens.tolist(), scores.tolist(), strict=True)
             )
-            for tokens, scores in zip(best.indices, best.values.double().round(decimals=6), strict=True)
+            for tokens, scores in zip(
+                best.indices, best.values.double().round(decimals=6), strict=True
+            )
         ]
         text = item.text
         for candidates in masks:

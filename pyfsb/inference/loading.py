@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 from transformers import AutoConfig
@@ -23,7 +23,7 @@ from pyfsb.models.loading import find_weights, load_model, load_tokenizer, max_p
 from pyfsb.records import CheckpointRecord
 
 MODEL_FOLDER: Final = "model"
-_PREDICTORS: Final = {
+_PREDICTORS: Final[dict[Family, Any]] = {
     Family.CLASSIFY: Classifier,
     Family.PAIR: PairClassifier,
     Family.TAG: Tagger,
@@ -86,9 +86,7 @@ def _load_bare(folder: Path, name: str) -> Predictor:
 def _load_family(folder: Path, family: Family, *, name: str, max_tokens: int) -> Predictor:
     model = load_model(folder, family).to(_device())
     tokenizer = load_tokenizer(folder)
-    predictor: Predictor = _PREDICTORS[family](
-        model, tokenizer, name=name, max_tokens=max_tokens
-    )
+    predictor: Predictor = _PREDICTORS[family](model, tokenizer, name=name, max_tokens=max_tokens)
     return predictor
 
 

@@ -118,9 +118,7 @@ class NgramClassifier:
         self.family = family
         self._linear = _Linear(folder)
 
-    def predict(
-        self, inputs: Sequence[str | tuple[str, str] | TextInput]
-    ) -> list[Classification]:
+    def predict(self, inputs: Sequence[str | tuple[str, str] | TextInput]) -> list[Classification]:
         """Return the label of each input; its score is a softmax of margins, uncalibrated."""
         checked = as_inputs(inputs, needs_pair=self.family is Family.PAIR)
         if not checked:

@@ -99,9 +99,7 @@ class Predictor(Protocol):
     name: str
     """Name for messages and servers."""
 
-    def predict(
-        self, inputs: Sequence[str | tuple[str, str] | TextInput]
-    ) -> Sequence[Prediction]:
+    def predict(self, inputs: Sequence[str | tuple[str, str] | TextInput]) -> Sequence[Prediction]:
         """Return one result an input, in their order.
 
         Args:
@@ -131,7 +129,9 @@ def as_inputs(
         if not item.text.strip():
             raise ConfigError(f"input {position}: the text is empty")
         if needs_pair and not (item.text_pair or "").strip():
-            raise ConfigError(f"input {position}: this model compares two texts; give text_pair too")
+            raise ConfigError(
+                f"input {position}: this model compares two texts; give text_pair too"
+            )
         if not needs_pair and item.text_pair is not None:
             raise ConfigError(f"input {position}: this model takes one text; leave text_pair out")
         result.append(item)

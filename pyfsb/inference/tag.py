@@ -91,9 +91,7 @@ def encode_entities(
     return positions, [number_of[tags[place]] for place in positions]
 
 
-def decode_entities(
-    text: str, row: EncodedRow, tags: Sequence[str]
-) -> list[FoundEntity]:
+def decode_entities(text: str, row: EncodedRow, tags: Sequence[str]) -> list[FoundEntity]:
     """Return the spans that the tags of a row's tokens mean."""
     spans: list[tuple[int, int, str]] = []
     is_open = False

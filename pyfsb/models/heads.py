@@ -13,6 +13,7 @@ from typing import Final
 
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import PreTrainedModel
 
 from pyfsb.config import Family
 from pyfsb.errors import ConfigError
@@ -22,7 +23,7 @@ VOCABULARY_HEADS: Final = {"megatron-bert": "cls", "deberta-v2": "cls", "gpt2": 
 
 
 def logits_at(
-    model: nn.Module, input_ids_BT: Tensor, attention_mask_BT: Tensor, positions_P: Tensor
+    model: PreTrainedModel, input_ids_BT: Tensor, attention_mask_BT: Tensor, positions_P: Tensor
 ) -> Tensor:
     """Return vocabulary logits at chosen positions only.
 
@@ -50,7 +51,7 @@ def logits_at(
 class LanguageModelLoss(nn.Module):
     """Cross entropy of predicted tokens, masked or causal."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: PreTrainedModel) -> None:
         """Wrap a language model."""
         super().__init__()
         self.model = model
@@ -70,7 +71,7 @@ class LanguageModelLoss(nn.Module):
 class ClassificationLoss(nn.Module):
     """Cross entropy of one label a row."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: PreTrainedModel) -> None:
         """Wrap a sequence classification model."""
         super().__init__()
         self.model = model
@@ -84,7 +85,7 @@ class ClassificationLoss(nn.Module):
 class TaggingLoss(nn.Module):
     """Cross entropy of one label a token."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: PreTrainedModel) -> None:
         """Wrap a token classification model."""
         super().__init__()
         self.model = model

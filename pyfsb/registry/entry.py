@@ -6,12 +6,15 @@ Entries are data: they never import torch or transformers, and every fact names 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from pydantic import PositiveInt
 
 from pyfsb.registry.taxonomy import Demand, Series, Task
 from pyfsb.schema import Schema
+
+
+ConfigValues: TypeAlias = dict[str, bool | int | float | str]
 
 
 class Claim(Schema):
@@ -38,7 +41,7 @@ class ModelEntry(Schema):
     """What it is for."""
     architecture: Literal["megatron-bert", "deberta-v2", "gpt2"]
     """Transformers' `model_type`."""
-    config: dict[str, bool | int | float | str]
+    config: ConfigValues
     """Architecture config of the published size; a spec may override single values."""
     num_parameters: PositiveInt
     """Parameters that the name states."""

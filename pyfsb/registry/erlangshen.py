@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from pyfsb.registry.entry import Claim, ModelEntry
+from pyfsb.registry.entry import Claim, ConfigValues, ModelEntry
 from pyfsb.registry.taxonomy import Demand, Series, Task
 
-_MEGATRON_BERT = {
+_MEGATRON_BERT: ConfigValues = {
     "type_vocab_size": 2,
     "max_position_embeddings": 512,
     "hidden_dropout_prob": 0.1,
@@ -15,7 +15,7 @@ _MEGATRON_BERT = {
     "layer_norm_eps": 1e-12,
 }
 
-_DEBERTA_V2 = {
+_DEBERTA_V2: ConfigValues = {
     "type_vocab_size": 0,
     "vocab_size": 12800,
     "max_position_embeddings": 512,
@@ -135,9 +135,7 @@ ENTRIES = (
         tokenizer="wordpiece",
         hub_id="IDEA-CCNL/Erlangshen-DeBERTa-v2-320M-Chinese",
         aliases=("Erlangshen-DeBERTa-v2-320M",),
-        claims=(
-            Claim(subject="compute", statement="8 A100-80G for 7 days", source="model card"),
-        ),
+        claims=(Claim(subject="compute", statement="8 A100-80G for 7 days", source="model card"),),
         source="derived from the published parameter count",
     ),
 )

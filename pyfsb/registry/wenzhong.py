@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from pyfsb.registry.entry import Claim, ModelEntry
+from pyfsb.registry.entry import Claim, ConfigValues, ModelEntry
 from pyfsb.registry.taxonomy import Demand, Series, Task
 
-_GPT2 = {
+_GPT2: ConfigValues = {
     "vocab_size": 50304,
     "n_positions": 1024,
     "activation_function": "gelu_new",

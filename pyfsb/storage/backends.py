@@ -93,7 +93,9 @@ class LocalBackend:
             found = [path for path in root.rglob("*") if path.is_file()]
             return sorted(
                 (
-                    StoredFile(path=path.relative_to(root).as_posix(), num_bytes=path.stat().st_size)
+                    StoredFile(
+                        path=path.relative_to(root).as_posix(), num_bytes=path.stat().st_size
+                    )
                     for path in found
                 ),
                 key=lambda file: file.path,
@@ -147,9 +149,11 @@ def _explained(uri: str, action: str) -> Iterator[None]:
 
 
 def explain_os_error(exc: OSError, uri: str, action: str) -> StorageError:
-    """Return the storage error of a failed system call, with the free space when the disk is full."""
+    """Return the storage error of a failed system call; a full disk is told with its free space."""
     if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-        folder = next(parent for parent in [Path(uri), *Path(uri).absolute().parents] if parent.is_dir())
+        folder = next(
+            parent for parent in [Path(uri), *Path(uri).absolute().parents] if parent.is_dir()
+        )
         free = shutil.disk_usage(folder).free
         return StorageError(
             f"disk full: cannot {action} {uri}, {free / 2**20:.1f} MiB free on that disk; "

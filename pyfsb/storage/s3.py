@@ -134,7 +134,7 @@ def _make_client() -> S3Client:
         retries={"total_max_attempts": attempts, "mode": "standard"},
         connect_timeout=timeout_seconds,
         read_timeout=timeout_seconds,
-        s3={"addressing_style": addressing},
+        s3={"addressing_style": addressing},  # type: ignore[arg-type]
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
         user_agent_extra="fengshenbang",

@@ -40,7 +40,9 @@ def normalise(uri: str) -> str:
     """
     if is_s3(uri):
         bucket, key = split_s3(uri)
-        return S3_SCHEME + posixpath.join(bucket, posixpath.normpath(key) if key else "").rstrip("/")
+        return S3_SCHEME + posixpath.join(bucket, posixpath.normpath(key) if key else "").rstrip(
+            "/"
+        )
     scheme, separator, rest = uri.partition("://")
     if separator and scheme != "file":
         raise ConfigError(f"{uri!r} has scheme {scheme}://; expected s3:// or a folder path")
@@ -67,7 +69,9 @@ def relative(uri: str, base: str, *, root: str) -> str:
     to S3 as a whole; anything outside stays absolute.
     """
     target, start, top = absolute(uri), absolute(base), absolute(root)
-    if not all(place == top or place.startswith(top.rstrip("/") + "/") for place in (target, start)):
+    if not all(
+        place == top or place.startswith(top.rstrip("/") + "/") for place in (target, start)
+    ):
         return target
     return posixpath.relpath(target.removeprefix(S3_SCHEME), start.removeprefix(S3_SCHEME))
 

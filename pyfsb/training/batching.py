@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
@@ -78,9 +79,7 @@ class StepPlanner:
         following = Position(epoch=position.epoch, offset=offset)
         if offset >= size:
             following = Position(epoch=position.epoch + 1)
-        return StepPlan(
-            sample_ids=np.concatenate(taken), epoch=position.epoch, next=following
-        )
+        return StepPlan(sample_ids=np.concatenate(taken), epoch=position.epoch, next=following)
 
     def count_steps(self, num_epochs: int) -> int:
         """Return the number of steps of whole passes."""
@@ -123,5 +122,5 @@ def share_out(lengths: Ints, *, num_processes: int, micro_tokens: int) -> list[l
         if not np.any((padded > micro_tokens) & (sizes > 1)):
             break
         num_micro += 1
-    slices = [order[start:stop] for start, stop in zip(cuts, cuts[1:], strict=False)]
+    slices = [order[start:stop] for start, stop in pairwise(cuts)]
     return [slices[process::num_processes] for process in range(num_processes)]

@@ -76,7 +76,9 @@ def join_group(parallelism: ParallelismSpec) -> ProcessGroup:
     from deepspeed.accelerator import get_accelerator
 
     accelerator = get_accelerator()
-    backend = "gloo" if accelerator.device_name() == "cpu" else accelerator.communication_backend_name()
+    backend = (
+        "gloo" if accelerator.device_name() == "cpu" else accelerator.communication_backend_name()
+    )
     with contextlib.redirect_stdout(io.StringIO()):  # it prints that its extension is there
         deepspeed.init_distributed(dist_backend=backend, timeout=_TIMEOUT, verbose=False)
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))

@@ -146,9 +146,7 @@ def open_meters(
     if folder is None:
         yield None
         return
-    meters = Meters(
-        folder, name=name, num_steps=num_steps, step=step, metrics_port=metrics_port
-    )
+    meters = Meters(folder, name=name, num_steps=num_steps, step=step, metrics_port=metrics_port)
     try:
         yield meters
     finally:

@@ -107,16 +107,12 @@ def pretrain(spec: RunSpec, group: ProcessGroup, stop: StopRequest) -> int:
             optimizer=spec.optimizer, batch=spec.batch, seed=spec.seed, num_steps=num_steps,
             save_every_steps=spec.training.checkpoint_every_steps,
         )  # fmt: skip
-        state = train(
-            engine, source, settings, state, group, store=store, meters=meters, stop=stop
-        )
+        state = train(engine, source, settings, state, group, store=store, meters=meters, stop=stop)
     if state.step < num_steps:
         return EXIT_TERMINATED
     weights = gather_weights(engine)
     if group.is_first:
-        export_model(
-            start.model, weights, start.tokenizer_folder, workspace.path / MODEL_FOLDER
-        )
+        export_model(start.model, weights, start.tokenizer_folder, workspace.path / MODEL_FOLDER)
         record = CheckpointRecord(
             run=spec.name,
             created_at=records.now(),
@@ -187,9 +183,7 @@ def _build_start(
             f"{max_positions(model.config)} positions; lower it or raise model.config's"
         )
     _log.info("%s: %.2f M parameters", entry.name, count_parameters(model) / 1e6)
-    return _Start(
-        model=model, pieces=pieces, tokenizer_folder=tokenizer_folder, parents=parents
-    )
+    return _Start(model=model, pieces=pieces, tokenizer_folder=tokenizer_folder, parents=parents)
 
 
 def _num_steps(spec: RunSpec, source: CorpusSource) -> int:
