@@ -21,7 +21,7 @@ from pyfsb import records, storage
 from pyfsb.config import RunSpec, Stage, stage_hash
 from pyfsb.errors import ConfigError, DataError, GateError, NotReadyError
 from pyfsb.processes import forwarding, start_child
-from pyfsb.records import EvalReport, Score, ServingRecord
+from pyfsb.records import EvalReport, Parent, Score, ServingRecord
 from pyfsb.schema import Json
 
 _POLL_SECONDS = 0.2
@@ -44,41 +44,30 @@ def serve_and_ask(spec: RunSpec, *, keeps_serving: bool) -> subprocess.Popen[byt
         NotReadyError: The server did not become ready in time.
     """
     started = time.monotonic()
-    report_uri = spec.output_of(Stage.EVALUATION)
-    report = records.read_record(report_uri)
-    if not isinstance(report, EvalReport):
-        raise DataError(f"{report_uri} holds a {report.kind}, expected an EvalReport")
-    if not report.gate.has_passed:
-        raise GateError(
-            f"gate for {report.gate.task}: {report.gate.reason}; nothing is served (set "
-            "evaluation.gate.is_enabled=false to serve all the same)"
-        )
+    report = _passed_report(spec)
     score = _served_score(report)
-    checkpoint_uri = storage.resolve(score.checkpoint, report_uri)
+    checkpoint_uri = storage.resolve(score.checkpoint, spec.output_of(Stage.EVALUATION))
     with tempfile.TemporaryDirectory(prefix="fsb-serving-") as folder:
         ready_file = Path(folder, "ready.json")
         server = start_child(_command(spec, score, checkpoint_uri, ready_file))
+        stays = False
         with forwarding(server, grace_seconds=10.0) as stop:
             try:
                 ready = _wait_until_ready(server, ready_file, spec)
                 question, answer = _ask(spec, report, ready["url"])
+                stays = keeps_serving
             finally:
-                if not keeps_serving or not ready_file.exists():
+                if not stays:
                     _stop(server)
         if stop.signal_number is not None:
             raise KeyboardInterrupt
-    uri = spec.output_of(Stage.SERVING)
-    checkpoint = records.read_record(checkpoint_uri)
     record = ServingRecord(
         run=spec.name,
         created_at=records.now(),
         seconds=time.monotonic() - started,
         config_hash=stage_hash(spec, Stage.SERVING),
         seeds=(),
-        parents=(
-            records.link(checkpoint, checkpoint_uri, base=uri, root=spec.output),
-            records.link(report, report_uri, base=uri, root=spec.output),
-        ),
+        parents=_parents(spec, report, checkpoint_uri),
         endpoint=ready["url"],
         model_name=ready["name"],
         task=score.task,
@@ -88,8 +77,31 @@ def serve_and_ask(spec: RunSpec, *, keeps_serving: bool) -> subprocess.Popen[byt
         answer=answer,
         is_running=keeps_serving,
     )
-    records.write_record(record, uri)
+    records.write_record(record, spec.output_of(Stage.SERVING))
     return server if keeps_serving else None
+
+
+def _passed_report(spec: RunSpec) -> EvalReport:
+    """Return the run's report if its gate allows serving."""
+    uri = spec.output_of(Stage.EVALUATION)
+    report = records.read_record(uri)
+    if not isinstance(report, EvalReport):
+        raise DataError(f"{uri} holds a {report.kind}, expected an EvalReport")
+    if not report.gate.has_passed:
+        raise GateError(
+            f"gate for {report.gate.task}: {report.gate.reason}; nothing is served (set "
+            "evaluation.gate.is_enabled=false to serve all the same)"
+        )
+    return report
+
+
+def _parents(spec: RunSpec, report: EvalReport, checkpoint_uri: str) -> tuple[Parent, Parent]:
+    base, report_uri = spec.output_of(Stage.SERVING), spec.output_of(Stage.EVALUATION)
+    checkpoint = records.read_record(checkpoint_uri)
+    return (
+        records.link(checkpoint, checkpoint_uri, base=base, root=spec.output),
+        records.link(report, report_uri, base=base, root=spec.output),
+    )
 
 
 def check_port(spec: RunSpec) -> None:

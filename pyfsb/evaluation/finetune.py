@@ -6,7 +6,6 @@ Called by `run` on every rank; ends with a checkpoint that `pyfsb.load` and the 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,31 +13,24 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import PreTrainedModel
 
 from pyfsb import records
 from pyfsb.config import Family, FinetuneSpec, ParallelismSpec
 from pyfsb.data.labelled import Example
-from pyfsb.data.vocabulary import vocabulary_digest
-from pyfsb.errors import CheckpointError
 from pyfsb.evaluation.protocol import Task
 from pyfsb.inference.encoding import EncodedRow, encode_rows, pad_rows
 from pyfsb.inference.protocol import TextInput
 from pyfsb.inference.tag import bio_labels, encode_entities
-from pyfsb.models.heads import LOSSES
-from pyfsb.models.loading import load_model, load_tokenizer, max_positions, read_pieces
+from pyfsb.models.loading import load_model, load_tokenizer, max_positions
 from pyfsb.processes import StopRequest
-from pyfsb.records import CheckpointRecord, Parent, Record
+from pyfsb.records import Parent, Record
 from pyfsb.schema import digest
 from pyfsb.storage.workspace import Workspace
 from pyfsb.training.batching import StepPlanner
-from pyfsb.training.checkpoint import CheckpointStore, TrainState
-from pyfsb.training.deepspeed import Engine
+from pyfsb.training.checkpoint import FOLDER as STATE_FOLDER
 from pyfsb.training.distributed import ProcessGroup
-from pyfsb.training.export import MODEL_FOLDER, export_model, gather_weights, publish
-from pyfsb.training.loop import LoopSettings, train
-from pyfsb.training.meters import METRICS_NAME, final_loss, open_meters, read_metrics
 from pyfsb.training.protocol import Batch
+from pyfsb.training.session import Session, publish_checkpoint, train_to_end
 
 _SAVE_EVERY_STEPS = 200
 
@@ -100,34 +92,38 @@ class RowSource:
         return Batch(inputs=inputs, num_targets=len(targets), num_tokens=num_tokens)
 
 
-def finetune(
-    base: Base,
-    task: Task,
-    examples: Sequence[Example],
-    settings: FinetuneSpec,
-    *,
-    seed: int,
-    run: str,
-    workspace: Workspace,
-    parallelism: ParallelismSpec,
-    parents: tuple[Parent, ...],
-    group: ProcessGroup,
-    stop: StopRequest,
-) -> bool:
-    """Fine-tune with one seed and export; what is complete is kept.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finetuning:
+    """One fine-tuning: which model, on what, how, and where it goes."""
 
-    Args:
-        base: The model to start from.
-        task: Family, fields and labels.
-        examples: Training rows.
-        settings: Rates, sizes and lengths.
-        seed: Of the head, the order and the dropout.
-        run: Name of the run.
-        workspace: Folder of this fine-tuning.
-        parallelism: Processes and ZeRO stage.
-        parents: Links for the record: the base and the rows.
-        group: All ranks.
-        stop: A request to save and end.
+    base: Base
+    """The model to start from."""
+    task: Task
+    """Family, fields and labels."""
+    examples: Sequence[Example]
+    """Training rows."""
+    settings: FinetuneSpec
+    """Rates, sizes and lengths."""
+    seed: int
+    """Of the head, the order and the dropout."""
+    run: str
+    """Name of the run."""
+    workspace: Workspace
+    """Folder of this fine-tuning."""
+    parallelism: ParallelismSpec
+    """Processes and ZeRO stage."""
+    parents: tuple[Parent, ...]
+    """Links for the record: the base and the rows."""
+
+    @property
+    def config_hash(self) -> str:
+        """Digest of everything but the parents that decides the result."""
+        settings = self.settings.to_json()
+        return digest({"settings": settings, "seed": self.seed, "task": self.task.spec.to_json()})
+
+
+def finetune(work: Finetuning, group: ProcessGroup, stop: StopRequest) -> bool:
+    """Fine-tune with one seed and export; what is complete is kept.
 
     Returns:
         False when a stop request ended it before the last step.
@@ -136,74 +132,63 @@ def finetune(
         CheckpointError: The base cannot be used.
         DataError: The loss is not a number.
     """
-    config_hash = digest(
-        {"settings": settings.to_json(), "seed": seed, "task": task.spec.to_json()}
-    )
-    done = records.find_record(workspace.uri)
-    if done and done.config_hash == config_hash and _digests(done.parents) == _digests(parents):
+    done = records.find_record(work.workspace.uri)
+    same = done and _digests(done.parents) == _digests(work.parents)
+    if done and same and done.config_hash == work.config_hash:
         return True
-    started = time.monotonic()
-    family, labels = task.spec.family, _output_labels(task)
-    model = load_model(base.folder, family, seed=seed, labels=labels)
-    tokenizer = load_tokenizer(base.folder)
+    session, max_tokens = _build_session(work)
+    trained = train_to_end(session, group, stop)
+    if trained is None:
+        return False
+    if group.is_first:
+        publish_checkpoint(
+            session,
+            trained,
+            run=work.run,
+            model=work.base.model,
+            objective="finetune",
+            max_tokens=max_tokens,
+            task=work.task.name,
+            labels=tuple(_output_labels(work.task)),
+        )
+        work.workspace.remove(STATE_FOLDER)
+    group.barrier()
+    return True
+
+
+def _build_session(work: Finetuning) -> tuple[Session, int]:
+    """Put model and rows together; also returns the tokens of a row at most."""
+    family, settings = work.task.spec.family, work.settings
+    labels = _output_labels(work.task)
+    model = load_model(work.base.folder, family, seed=work.seed, labels=labels)
+    tokenizer = load_tokenizer(work.base.folder)
     max_tokens = min(settings.max_tokens, max_positions(model.config))
     rows = encode_rows(
         tokenizer,
-        [TextInput(text=example.text, text_pair=example.text_pair) for example in examples],
+        [TextInput(text=example.text, text_pair=example.text_pair) for example in work.examples],
         max_tokens=max_tokens,
         keeps_characters=family is Family.TAG,
     )
     pad_id = int(tokenizer.convert_tokens_to_ids(str(tokenizer.pad_token)))
-    source = RowSource(rows, examples, task, pad_id=pad_id)
-    num_steps = _num_steps(source, settings, seed)
-    store = CheckpointStore(
-        workspace,
-        fingerprint={
-            "fine-tuning settings": config_hash,
-            "parents": " ".join(_digests(parents)),
-        },
+    source = RowSource(rows, work.examples, work.task, pad_id=pad_id)
+    session = Session(
+        title=f"{work.task.name} seed {work.seed}",
+        workspace=work.workspace,
+        model=model,
+        family=family,
+        tokenizer_folder=work.base.folder,
+        source=source,
+        optimizer=settings.optimizer,
+        batch=settings.batch,
+        seed=work.seed,
+        num_steps=_num_steps(source, settings, work.seed),
+        save_every_steps=_SAVE_EVERY_STEPS,
         keep_last=1,
+        parallelism=work.parallelism,
+        config_hash=work.config_hash,
+        parents=work.parents,
     )
-    state, engine = _restore(model, family, settings, parallelism, store)
-    folder = workspace.path if group.is_first else None
-    with open_meters(
-        folder, name=f"{task.name} seed {seed}", num_steps=num_steps, step=state.step
-    ) as meters:
-        loop = LoopSettings(
-            optimizer=settings.optimizer, batch=settings.batch, seed=seed, num_steps=num_steps,
-            save_every_steps=_SAVE_EVERY_STEPS,
-        )  # fmt: skip
-        state = train(engine, source, loop, state, group, store=store, meters=meters, stop=stop)
-    if state.step < num_steps:
-        return False
-    weights = gather_weights(engine)
-    if group.is_first:
-        export_model(model, weights, base.folder, workspace.path / MODEL_FOLDER)
-        record = CheckpointRecord(
-            run=run,
-            created_at=records.now(),
-            seconds=time.monotonic() - started,
-            config_hash=config_hash,
-            seeds=(seed,),
-            parents=parents,
-            model=base.model,
-            architecture=model.config.model_type,
-            family=family.value,
-            objective="finetune",
-            task=task.name,
-            labels=tuple(labels),
-            num_parameters=sum(tensor.numel() for tensor in weights.values()),
-            step=state.step,
-            num_samples=state.num_samples,
-            num_tokens=state.num_tokens,
-            loss=final_loss(read_metrics(workspace.path / METRICS_NAME)),
-            max_tokens=max_tokens,
-            vocabulary_digest=vocabulary_digest(read_pieces(base.folder)),
-        )
-        store.remove()
-        publish(workspace, record)
-    group.barrier()
-    return True
+    return session, max_tokens
 
 
 def _output_labels(task: Task) -> list[str]:
@@ -219,26 +204,6 @@ def _num_steps(source: RowSource, settings: FinetuneSpec, seed: int) -> int:
     per_epoch = planner.count_steps(1)
     num_steps = max(per_epoch * settings.num_epochs, settings.min_steps)
     return min(num_steps, settings.max_steps or num_steps)
-
-
-def _restore(
-    model: PreTrainedModel,
-    family: Family,
-    settings: FinetuneSpec,
-    parallelism: ParallelismSpec,
-    store: CheckpointStore,
-) -> tuple[TrainState, Engine]:
-    module = LOSSES[family](model)
-    restored = store.load_latest()
-    if restored is not None:
-        missing = module.load_state_dict(dict(restored.weights), strict=False).unexpected_keys
-        if missing:
-            raise CheckpointError(f"saved state holds unknown weights: {', '.join(missing[:3])}")
-    engine = Engine(module, settings.optimizer, parallelism)
-    if restored is None:
-        return TrainState(), engine
-    engine.set_state(restored.weights, restored.moments, step=restored.state.step)
-    return restored.state, engine
 
 
 def _digests(parents: Sequence[Parent]) -> list[str]:

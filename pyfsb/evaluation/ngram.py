@@ -9,10 +9,11 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from safetensors.numpy import save_file
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.svm import LinearSVC
 
 from pyfsb import records
@@ -55,18 +56,12 @@ def fit_ngram(
     started = time.monotonic()
     is_tagging = task.spec.family is Family.TAG
     vectorizer = make_vectorizer(is_tagging=is_tagging)
-    if is_tagging:
-        labels = bio_labels(task.spec.labels)
-        names = [row for example in examples for row in context_features(example.text)]
-        targets = [tag for example in examples for tag in _tags(example, labels)]
-        features = vectorizer.fit_transform(names)
-    else:
-        labels = list(task.spec.labels)
-        inputs = [TextInput(text=row.text, text_pair=row.text_pair) for row in examples]
-        texts = [text for item in inputs for text in (item.text, item.text_pair) if text]
-        vectorizer.fit([normalise_text(text) for text in texts])
-        features = text_features(vectorizer, inputs)
-        targets = [labels.index(str(row.label)) for row in examples]
+    labels = bio_labels(task.spec.labels) if is_tagging else list(task.spec.labels)
+    features, targets = (
+        _tagging_data(vectorizer, examples, labels)
+        if is_tagging
+        else (_label_data(vectorizer, examples, labels))
+    )
     linear = LinearSVC(C=_SVM_C[task.spec.family], random_state=seed, max_iter=2000)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -102,6 +97,25 @@ def fit_ngram(
     workspace.push([folder])
     records.write_record(record, workspace.uri)
     return record
+
+
+def _label_data(
+    vectorizer: TfidfVectorizer, examples: Sequence[Example], labels: Sequence[str]
+) -> tuple[Any, list[int]]:
+    """Fit the vectorizer on texts; returns features and label ids, one row an example."""
+    inputs = [TextInput(text=row.text, text_pair=row.text_pair) for row in examples]
+    texts = [text for item in inputs for text in (item.text, item.text_pair) if text]
+    vectorizer.fit([normalise_text(text) for text in texts])
+    return text_features(vectorizer, inputs), [labels.index(str(row.label)) for row in examples]
+
+
+def _tagging_data(
+    vectorizer: TfidfVectorizer, examples: Sequence[Example], labels: Sequence[str]
+) -> tuple[Any, list[int]]:
+    """Fit the vectorizer on contexts; returns features and BIO ids, one row a character."""
+    names = [row for example in examples for row in context_features(example.text)]
+    targets = [tag for example in examples for tag in _tags(example, labels)]
+    return vectorizer.fit_transform(names), targets
 
 
 def _tags(example: Example, labels: Sequence[str]) -> list[int]:

@@ -20,7 +20,7 @@ from pyfsb import records, storage
 from pyfsb.config import FinetuneSpec, RunSpec, Stage, load_spec, stage_hash
 from pyfsb.data.prepare import LABELLED_FOLDER
 from pyfsb.errors import EXIT_OK, EXIT_TERMINATED, CheckpointError
-from pyfsb.evaluation.finetune import Base, finetune
+from pyfsb.evaluation.finetune import Base, Finetuning, finetune
 from pyfsb.evaluation.gate import decide_gate
 from pyfsb.evaluation.ngram import fit_ngram
 from pyfsb.evaluation.predict import Answer, answer_rows
@@ -211,19 +211,18 @@ def _train(
     links = [data_link]
     if base.record:
         links.insert(0, records.link(base.record, base.uri, base=place.uri, root=job.spec.output))
-    is_done = finetune(
-        base,
-        task,
-        rows.train,
-        _settings(job.spec, task),
+    work = Finetuning(
+        base=base,
+        task=task,
+        examples=rows.train,
+        settings=_settings(job.spec, task),
         seed=seed,
         run=job.spec.name,
         workspace=place,
         parallelism=job.spec.parallelism,
         parents=tuple(links),
-        group=job.group,
-        stop=job.stop,
     )
+    is_done = finetune(work, job.group, job.stop)
     if not is_done:
         raise _StoppedError
 

@@ -13,7 +13,6 @@ from pydantic import PositiveInt
 from pyfsb.registry.taxonomy import Demand, Series, Task
 from pyfsb.schema import Schema
 
-
 ConfigValues: TypeAlias = dict[str, bool | int | float | str]
 
 

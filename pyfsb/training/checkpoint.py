@@ -125,10 +125,6 @@ class CheckpointStore:
                 _log.warning("%s; going back to the state before it", exc)
         return None
 
-    def remove(self) -> None:
-        """Delete every saved state; done when the finished model has been exported."""
-        self._workspace.remove(FOLDER)
-
     def _write(
         self, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor], state: TrainState
     ) -> None:

@@ -8,6 +8,7 @@ sharded weights must be gathered, the first one writes.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -31,7 +32,7 @@ def gather_weights(engine: Engine) -> dict[str, Tensor]:
 
 
 def export_model(
-    model: PreTrainedModel, weights: dict[str, Tensor], tokenizer_folder: Path, folder: Path
+    model: PreTrainedModel, weights: Mapping[str, Tensor], tokenizer_folder: Path, folder: Path
 ) -> None:
     """Write a Hugging Face folder: config, safetensors, tokenizer.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +20,6 @@ from pyfsb.data.prepare import CORPUS_FOLDER
 from pyfsb.data.shards import Shards, check_vocabulary
 from pyfsb.data.vocabulary import vocabulary_digest
 from pyfsb.errors import EXIT_OK, EXIT_TERMINATED, CheckpointError, ConfigError, DataError
-from pyfsb.models.heads import LanguageModelLoss
 from pyfsb.models.loading import (
     build_config,
     build_model,
@@ -33,17 +31,14 @@ from pyfsb.models.loading import (
 )
 from pyfsb.objectives import SpecialIds, make_objective
 from pyfsb.processes import StopRequest
-from pyfsb.records import CheckpointRecord, Parent
+from pyfsb.records import Parent
 from pyfsb.registry import ModelEntry, find_entry
 from pyfsb.storage.workspace import Workspace, localise
 from pyfsb.training.batching import StepPlanner
-from pyfsb.training.checkpoint import CheckpointStore, TrainState
-from pyfsb.training.deepspeed import Engine
 from pyfsb.training.distributed import ProcessGroup, join_group, leave_group
-from pyfsb.training.export import MODEL_FOLDER, export_model, gather_weights, publish
+from pyfsb.training.export import MODEL_FOLDER
 from pyfsb.training.launcher import run_rank
-from pyfsb.training.loop import LoopSettings, train
-from pyfsb.training.meters import METRICS_NAME, final_loss, open_meters, read_metrics
+from pyfsb.training.session import Session, publish_checkpoint, train_to_end
 from pyfsb.training.sources import CorpusSource
 
 _log = logging.getLogger("pyfsb.training")
@@ -73,9 +68,26 @@ def pretrain(spec: RunSpec, group: ProcessGroup, stop: StopRequest) -> int:
     workspace = Workspace(spec.output_of(Stage.TRAINING))
     if records.find_record(workspace.uri):
         return EXIT_OK
-    started = time.monotonic()
     entry = find_entry(spec.model.name)
-    objective_name = spec.objective.name or entry.objective
+    objective = spec.objective.name or entry.objective
+    session = _build_session(spec, entry, objective, workspace)
+    trained = train_to_end(session, group, stop)
+    if trained is None:
+        return EXIT_TERMINATED
+    if group.is_first:
+        max_tokens = max_positions(session.model.config)
+        publish_checkpoint(
+            session, trained, run=spec.name, model=entry.name, objective=objective,
+            max_tokens=max_tokens,
+        )  # fmt: skip
+    group.barrier()
+    return EXIT_OK
+
+
+def _build_session(
+    spec: RunSpec, entry: ModelEntry, objective_name: str, workspace: Workspace
+) -> Session:
+    """Put model, shards and objective together."""
     family = Family.GENERATE if objective_name == "causal_lm" else Family.FILL_MASK
     data_uri = storage.join(spec.output_of(Stage.DATA), CORPUS_FOLDER)
     data_record, data_folder = records.read_record(data_uri), localise(data_uri)
@@ -86,70 +98,27 @@ def pretrain(spec: RunSpec, group: ProcessGroup, stop: StopRequest) -> int:
         objective_name, SpecialIds.of(start.pieces), mask_ratio=spec.objective.mask_ratio
     )
     source = CorpusSource(shards, objective, seed=spec.seed)
-    parent = records.link(data_record, data_uri, base=workspace.uri, root=spec.output)
-    store = CheckpointStore(
-        workspace,
-        fingerprint={
-            "training settings": stage_hash(spec, Stage.TRAINING),
-            "data": data_record.digest,
-            "first weights": "".join(item.digest for item in start.parents),
-        },
+    return Session(
+        title=spec.name,
+        workspace=workspace,
+        model=start.model,
+        family=family,
+        tokenizer_folder=start.tokenizer_folder,
+        source=source,
+        optimizer=spec.optimizer,
+        batch=spec.batch,
+        seed=spec.seed,
+        num_steps=_num_steps(spec, source),
+        save_every_steps=spec.training.checkpoint_every_steps,
         keep_last=spec.training.keep_last,
-    )
-    state, engine = restore(start.model, spec, store)
-    num_steps = _num_steps(spec, source)
-    folder = workspace.path if group.is_first else None
-    with open_meters(
-        folder, name=spec.name, num_steps=num_steps, step=state.step,
+        parallelism=spec.parallelism,
+        config_hash=stage_hash(spec, Stage.TRAINING),
+        parents=(
+            records.link(data_record, data_uri, base=workspace.uri, root=spec.output),
+            *start.parents,
+        ),
         metrics_port=spec.training.metrics_port,
-    ) as meters:  # fmt: skip
-        settings = LoopSettings(
-            optimizer=spec.optimizer, batch=spec.batch, seed=spec.seed, num_steps=num_steps,
-            save_every_steps=spec.training.checkpoint_every_steps,
-        )  # fmt: skip
-        state = train(engine, source, settings, state, group, store=store, meters=meters, stop=stop)
-    if state.step < num_steps:
-        return EXIT_TERMINATED
-    weights = gather_weights(engine)
-    if group.is_first:
-        export_model(start.model, weights, start.tokenizer_folder, workspace.path / MODEL_FOLDER)
-        record = CheckpointRecord(
-            run=spec.name,
-            created_at=records.now(),
-            seconds=time.monotonic() - started,
-            config_hash=stage_hash(spec, Stage.TRAINING),
-            seeds=(spec.seed,),
-            parents=(parent, *start.parents),
-            model=entry.name,
-            architecture=start.model.config.model_type,
-            family=family.value,
-            objective=objective_name,
-            num_parameters=sum(tensor.numel() for tensor in weights.values()),
-            step=state.step,
-            num_samples=state.num_samples,
-            num_tokens=state.num_tokens,
-            loss=final_loss(read_metrics(workspace.path / METRICS_NAME)),
-            max_tokens=max_positions(start.model.config),
-            vocabulary_digest=vocabulary_digest(start.pieces),
-        )
-        publish(workspace, record)
-    group.barrier()
-    return EXIT_OK
-
-
-def restore(
-    model: PreTrainedModel, spec: RunSpec, store: CheckpointStore
-) -> tuple[TrainState, Engine]:
-    """Return the state to continue from and an engine that stands there."""
-    restored = store.load_latest()
-    module = LanguageModelLoss(model)
-    if restored is None:
-        return TrainState(), Engine(module, spec.optimizer, spec.parallelism)
-    module.load_state_dict(dict(restored.weights), strict=False)
-    engine = Engine(module, spec.optimizer, spec.parallelism)
-    engine.set_state(restored.weights, restored.moments, step=restored.state.step)
-    _log.info("continuing from step %d", restored.state.step)
-    return restored.state, engine
+    )
 
 
 def _build_start(
