@@ -99,10 +99,10 @@ class NotReadyError(FsbError):
 def nearest_names(name: str, known: Iterable[str], *, limit: int = 3) -> list[str]:
     """Return the registered names closest to `name`, best first, compared without case.
 
-    Source: our choice (difflib ratio of at least 0.5).
+    Source: our choice (difflib ratio of at least 0.6).
     """
     by_lower = {candidate.lower(): candidate for candidate in sorted(known)}
-    matches = difflib.get_close_matches(name.lower(), list(by_lower), n=limit, cutoff=0.5)
+    matches = difflib.get_close_matches(name.lower(), list(by_lower), n=limit, cutoff=0.6)
     return [by_lower[match] for match in matches]
 
 

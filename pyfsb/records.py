@@ -327,7 +327,7 @@ def read_record(folder: str) -> Record:
         value = json.loads(storage.read_text(uri))
         stored = value.pop("digest")
         record = _RECORDS.validate_python(value)
-    except (ValueError, KeyError, AttributeError, ValidationError) as exc:
+    except (ValueError, KeyError, TypeError, AttributeError, ValidationError) as exc:
         raise DataError(f"{uri} is not a record of this version: {str(exc)[:300]}") from None
     if record.digest != stored:
         raise DataError(f"{uri}: digest {stored} does not match its content ({record.digest})")

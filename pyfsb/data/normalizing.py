@@ -29,7 +29,8 @@ _KEPT = (
     "\ufe10-\ufe1f\ufe30-\ufe4f"  # vertical and compatibility forms
     "\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65"  # full-width punctuation
 )
-_CHANGEABLE = re.compile(f"[^\\x00-\\x7f\u4e00-\u9fff{_KEPT}]+")
+_CHANGEABLE = re.compile(f"[\\x00-\\x7f]?[^\\x00-\\x7f\u4e00-\u9fff{_KEPT}]+")
+"""What NFKC may change, with the letter before it: a combining mark joins it."""
 _LINE_ENDS = re.compile("\r\n|[\r\u2028\u2029\u0085\v\f]")
 _REMOVED = re.compile(
     "[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff"

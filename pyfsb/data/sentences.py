@@ -12,6 +12,7 @@ Source: our choice, after the splitter rules that the Erlangshen pretraining des
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 _END = re.compile(r"(?:[。！？!?]+|…+|；|;(?=\s)|\.(?=\s+[A-Z]))[”’」』）)】》〉\"']*\n*|\n+")
 _OPENING = "“‘「『（【《"
@@ -36,7 +37,7 @@ def sentence_starts(text: str) -> list[int]:
 def split_sentences(text: str) -> list[str]:
     """Return the sentences of a text; joined, they are the text."""
     starts = sentence_starts(text)
-    return [text[start:stop] for start, stop in zip(starts, [*starts[1:], None], strict=True)]
+    return [text[start:stop] for start, stop in pairwise([*starts, len(text)])]
 
 
 def _is_inside_quotation(text: str, start: int, position: int) -> bool:

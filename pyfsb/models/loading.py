@@ -61,7 +61,8 @@ def build_config(
         ConfigError: An override names no field of this architecture, breaks it, or gives fewer
             embeddings than the vocabulary has pieces.
     """
-    known = AutoConfig.for_model(entry.architecture).to_dict()
+    # Some architectures read fields that their config class does not declare.
+    known = {**AutoConfig.for_model(entry.architecture).to_dict(), **entry.config}
     for key in overrides:
         if key not in known:
             near = did_you_mean(nearest_names(key, known))

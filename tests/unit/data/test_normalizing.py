@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyfsb.data.normalizing import normalise_text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ＡＢＣ１２３ａｂ", "ABC123ab"),
+        ("你好，世界！（真的？）：；", "你好，世界！（真的？）：；"),
+        ("“引号”‘单’……——·《书》、。【】", "“引号”‘单’……——·《书》、。【】"),
+        ("①㎡m²½Ⅷ℃㈱", "①㎡m²½Ⅷ℃㈱"),
+        ("\uf900\u2f00\u2e9f", "\u8c48\u4e00\u6bcd"),  # compatibility hanzi and Kangxi radicals
+        ("繁體與简体", "繁體與简体"),
+        ("全角\u3000空格  两个", "全角 空格 两个"),
+        ("一\r\n二\r三\u2028四\u0085五\x0b六", "一\n二\n三\n四\n五\n六"),
+        ("  首尾 \n\n \n 空行 ", "首尾\n空行"),
+        ("零\u200b宽\ufeff与\u00ad控\x07制", "零宽与控制"),
+        ("ﬁ ｶﾞ é e\u0301", "fi ガ é é"),
+        ("\ud800坏", "坏"),
+        ("", ""),
+    ],
+)
+def test_the_stated_rules(text: str, expected: str) -> None:
+    assert normalise_text(text) == expected
+
+
+@given(st.text(max_size=60))
+def test_normalising_twice_changes_nothing(text: str) -> None:
+    once = normalise_text(text)
+    assert normalise_text(once) == once
+
+
+@given(st.text(alphabet=st.characters(min_codepoint=0x4E00, max_codepoint=0x9FFF), max_size=40))
+def test_hanzi_are_never_touched(text: str) -> None:
+    assert normalise_text(text) == text

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pyfsb.data.shards import INDEX_NAME, Shards, ShardWriter, check_vocabulary
+from pyfsb.errors import CheckpointError, DataError
+
+DOCUMENTS = st.lists(
+    st.lists(st.tuples(st.integers(0, 65535), st.booleans()), min_size=1, max_size=30),
+    min_size=1, max_size=20,
+)  # fmt: skip
+
+
+def _write(folder: Path, documents: list[list[tuple[int, bool]]], **options: int) -> Shards:
+    settings = {"vocabulary_size": 65536, "max_tokens": 7, "shard_tokens": 40, **options}
+    writer = ShardWriter(folder, **settings)
+    for document in documents:
+        ids = np.array([token for token, _ in document], dtype=np.int64)
+        words = np.array([word for _, word in document])
+        writer.add(ids, words, range(0, len(document), 7))
+    writer.close("sha256:v")
+    return Shards.open(folder, verify=True)
+
+
+@given(documents=DOCUMENTS)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_samples_come_back_by_number(
+    documents: list[list[tuple[int, bool]]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    shards = _write(tmp_path_factory.mktemp("shards"), documents)
+    expected = [doc[start : start + 7] for doc in documents for start in range(0, len(doc), 7)]
+    assert len(shards) == len(expected)
+    assert shards.lengths.tolist() == [len(sample) for sample in expected]
+    for number in reversed(range(len(expected))):
+        ids, words = shards.read(number)
+        assert list(zip(ids.tolist(), words.tolist(), strict=True)) == expected[number]
+
+
+def test_large_vocabularies_take_four_bytes(tmp_path: Path) -> None:
+    shards = _write(tmp_path, [[(128_000, True)]], vocabulary_size=200_000)
+    assert shards.index.token_type == "uint32"
+    assert shards.read(0)[0].tolist() == [128_000]
+
+
+def test_the_index_counts(tmp_path: Path) -> None:
+    shards = _write(tmp_path, [[(1, True)] * 20, [(2, True)] * 30, [(3, True)]])
+    counts = [(s.num_tokens, s.num_documents, s.num_samples) for s in shards.index.shards]
+    assert counts == [(50, 2, 8), (1, 1, 1)]
+    ends = np.fromfile(tmp_path / "shard-00000.documents", dtype="<u8")
+    assert ends.tolist() == [20, 50]
+
+
+def test_no_document_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="the corpus is empty"):
+        _write(tmp_path, [])
+
+
+def test_a_sample_beyond_the_end_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(IndexError, match="sample 1 of 1"):
+        _write(tmp_path, [[(1, True)]]).read(1)
+
+
+def test_changed_and_missing_files_are_named(tmp_path: Path) -> None:
+    _write(tmp_path, [[(1, True)] * 9])
+    tokens = tmp_path / "shard-00000.tokens"
+    data = bytearray(tokens.read_bytes())
+    data[3] ^= 1
+    tokens.write_bytes(data)
+    with pytest.raises(DataError, match=r"shard-00000.tokens differs from the index"):
+        Shards.open(tmp_path, verify=True)
+    tokens.write_bytes(data[:-2])
+    with pytest.raises(DataError, match=r"shard-00000.tokens differs"):
+        Shards.open(tmp_path)
+    tokens.unlink()
+    with pytest.raises(DataError, match=r"shard-00000.tokens is missing"):
+        Shards.open(tmp_path)
+
+
+def test_another_format_is_refused(tmp_path: Path) -> None:
+    _write(tmp_path, [[(1, True)]])
+    index = tmp_path / INDEX_NAME
+    index.write_text(index.read_text().replace('"format_version": 1', '"format_version": 2'))
+    with pytest.raises(DataError, match="shard format 2, this version reads 1"):
+        Shards.open(tmp_path)
+
+
+def test_another_vocabulary_is_refused(tmp_path: Path) -> None:
+    shards = _write(tmp_path, [[(1, True)]])
+    check_vocabulary(shards.index, "sha256:v", owner="the model")
+    with pytest.raises(CheckpointError, match=r"vocabulary sha256:v, the model has sha256:w"):
+        check_vocabulary(shards.index, "sha256:w", owner="the model")

@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
+
+from pyfsb.config import Family
+from pyfsb.errors import CheckpointError, ConfigError, UnknownNameError
+from pyfsb.models.heads import LanguageModelLoss, logits_at
+from pyfsb.models.loading import (
+    CLASSES,
+    build_config,
+    build_model,
+    count_parameters,
+    find_weights,
+    load_model,
+    load_tokenizer,
+    max_positions,
+    read_pieces,
+)
+from pyfsb.registry import all_entries, find_entry
+from tests.helpers.models import ENCODERS, MODELS, PIECES, make_model, write_model
+from tests.helpers.specs import TINY_CONFIGS
+
+MEGATRON = MODELS[0]
+
+
+def family_of(name: str) -> Family:
+    return Family.FILL_MASK if name in ENCODERS else Family.GENERATE
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_logits_at_positions_equal_the_full_forward_pass(name: str) -> None:
+    model = make_model(name, family_of(name))
+    ids = torch.randint(5, len(PIECES), (3, 12), generator=torch.Generator().manual_seed(1))
+    mask = torch.ones_like(ids)
+    mask[1, 8:] = 0
+    positions = torch.tensor([0, 5, 12, 19, 35])
+    with torch.no_grad():
+        full = model(input_ids=ids, attention_mask=mask).logits.flatten(0, 1)[positions]
+        ours = logits_at(model, ids, mask, positions)
+    torch.testing.assert_close(ours, full, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_loss_is_the_sum_over_targets(name: str) -> None:
+    model = make_model(name, family_of(name))
+    ids = torch.randint(5, len(PIECES), (2, 7))
+    mask, positions = torch.ones_like(ids), torch.tensor([1, 3, 9])
+    targets = torch.tensor([6, 7, 8])
+    with torch.no_grad():
+        loss = LanguageModelLoss(model)(
+            input_ids=ids, attention_mask=mask, target_positions=positions, target_ids=targets
+        )
+        logits = model(input_ids=ids, attention_mask=mask).logits.flatten(0, 1)[positions]
+    expected = functional.cross_entropy(logits, targets, reduction="mean") * 3
+    torch.testing.assert_close(loss, expected, atol=1e-4, rtol=1e-5)
+
+
+def test_a_causal_model_does_not_see_the_future() -> None:
+    model = make_model("Wenzhong-GPT2-110M", Family.GENERATE)
+    ids = torch.randint(5, len(PIECES), (1, 10))
+    changed = ids.clone()
+    changed[0, 6:] = 5
+    with torch.no_grad():
+        before = model(input_ids=ids).logits[0, :6]
+        after = model(input_ids=changed).logits[0, :6]
+    torch.testing.assert_close(before, after)
+
+
+def test_weights_depend_on_the_seed_only() -> None:
+    config = build_config(find_entry(MEGATRON), TINY_CONFIGS[MEGATRON], vocabulary=PIECES)
+    torch.manual_seed(77)
+    first = build_model(config, Family.FILL_MASK, seed=3)
+    second = build_model(config, Family.FILL_MASK, seed=3)
+    other = build_model(config, Family.FILL_MASK, seed=4)
+    weights = [next(iter(model.parameters())) for model in (first, second, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "text"),
+    [
+        ({"hiden_size": 3}, "megatron-bert has no such field; did you mean 'hidden_size'"),
+        ({"hidden_size": 30, "num_attention_heads": 4}, "does not fit megatron-bert"),
+        ({"vocab_size": 7}, "vocab_size = 7: the vocabulary has"),
+    ],
+)
+def test_overrides_that_break_the_architecture(overrides: dict[str, int], text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config = build_config(find_entry(MEGATRON), overrides, vocabulary=PIECES)
+        build_model(config, Family.FILL_MASK, seed=1)
+    assert text in str(caught.value)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_saved_model_comes_back_equal_also_through_transformers(name: str, tmp_path: Path) -> None:
+    family = family_of(name)
+    write_model(tmp_path, name, family)
+    model, ids = make_model(name, family), torch.tensor([[2, 6, 7, 4, 3]])
+    theirs = (AutoModelForMaskedLM if name in ENCODERS else AutoModelForCausalLM).from_pretrained(
+        tmp_path
+    )
+    with torch.no_grad():
+        expected = model(input_ids=ids).logits
+        for loaded in (load_model(tmp_path, family).eval(), theirs.eval()):
+            assert torch.equal(loaded(input_ids=ids).logits, expected)
+    assert read_pieces(tmp_path) == PIECES
+    assert load_tokenizer(tmp_path)("中国")["input_ids"] == [2, 5, 6, 3]
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("family", [Family.CLASSIFY, Family.TAG])
+def test_a_new_head_grows_on_a_language_model(name: str, family: Family, tmp_path: Path) -> None:
+    write_model(tmp_path, name, family_of(name))
+    labels = ["a", "b", "c"]
+    one, two = (load_model(tmp_path, family, seed=5, labels=labels) for _ in range(2))
+    assert one.config.id2label == {0: "a", 1: "b", 2: "c"}
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+
+
+def test_missing_weights_are_counted_and_named(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    write_model(tmp_path, MEGATRON, Family.FILL_MASK)
+    tensors = load_file(tmp_path / "model.safetensors")
+    kept = {key: value for key, value in tensors.items() if "attention" not in key}
+    save_file(kept, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"weights of megatron-bert are missing, such as bert"):
+        load_model(tmp_path, Family.FILL_MASK)
+
+
+def test_broken_and_foreign_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no config.json; expected a Hugging Face"):
+        load_model(tmp_path, Family.FILL_MASK)
+    write_model(tmp_path, MEGATRON, Family.FILL_MASK)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="cannot load the weights"):
+        load_model(tmp_path, Family.FILL_MASK)
+    weights.rename(tmp_path / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"no model.safetensors \(pytorch_model.bin\)"):
+        load_model(tmp_path, Family.FILL_MASK)
+
+
+def test_names_and_places_are_told_apart(tmp_path: Path) -> None:
+    assert find_weights(str(tmp_path)) == tmp_path
+    with pytest.raises(CheckpointError, match="no such folder"):
+        find_weights("runs/nothing/here")
+    with pytest.raises(UnknownNameError, match="did you mean"):
+        find_weights("Erlangshen-MegatronBert-13B")
+
+
+def test_hub_weights_are_found_offline_and_pickles_are_not_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(CheckpointError, match="not in the hub cache and cannot be fetched"):
+        find_weights(MEGATRON)
+    base = tmp_path / "models--IDEA-CCNL--Erlangshen-MegatronBert-1.3B"
+    snapshot = base / "snapshots/abc"
+    snapshot.mkdir(parents=True)
+    (base / "refs").mkdir()
+    (base / "refs/main").write_text("abc")
+    (snapshot / "pytorch_model.bin").write_bytes(b"pickle")
+    with pytest.raises(CheckpointError, match="publishes no safetensors"):
+        find_weights(MEGATRON)
+    write_model(snapshot, MEGATRON, Family.FILL_MASK)
+    assert find_weights(MEGATRON) == snapshot
+
+
+@pytest.mark.parametrize("entry", all_entries(), ids=lambda entry: entry.name)
+def test_the_full_size_is_that_of_the_name(entry: object) -> None:
+    from transformers import AutoConfig
+
+    from pyfsb.registry import ModelEntry
+
+    assert isinstance(entry, ModelEntry)
+    config = AutoConfig.for_model(entry.architecture, **entry.config)
+    family = Family.GENERATE if entry.objective == "causal_lm" else Family.FILL_MASK
+    with torch.device("meta"):
+        model = CLASSES[family].from_config(config)
+    assert max_positions(config) == entry.max_tokens
+    tolerance = 0.14 if entry.name == "Wenzhong-GPT2-110M" else 0.05
+    assert count_parameters(model) == pytest.approx(entry.num_parameters, rel=tolerance)
