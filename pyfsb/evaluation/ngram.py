@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from safetensors.numpy import save_file
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.svm import LinearSVC
 
 from pyfsb import records
@@ -100,7 +100,7 @@ def fit_ngram(
 
 
 def _label_data(
-    vectorizer: TfidfVectorizer, examples: Sequence[Example], labels: Sequence[str]
+    vectorizer: CountVectorizer, examples: Sequence[Example], labels: Sequence[str]
 ) -> tuple[Any, list[int]]:
     """Fit the vectorizer on texts; returns features and label ids, one row an example."""
     inputs = [TextInput(text=row.text, text_pair=row.text_pair) for row in examples]
@@ -110,7 +110,7 @@ def _label_data(
 
 
 def _tagging_data(
-    vectorizer: TfidfVectorizer, examples: Sequence[Example], labels: Sequence[str]
+    vectorizer: CountVectorizer, examples: Sequence[Example], labels: Sequence[str]
 ) -> tuple[Any, list[int]]:
     """Fit the vectorizer on contexts; returns features and BIO ids, one row a character."""
     names = [row for example in examples for row in context_features(example.text)]

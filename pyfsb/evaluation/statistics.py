@@ -22,7 +22,9 @@ def wilson_interval(num_correct: int, num_rows: int) -> tuple[float, float]:
     centre = (share + square / (2 * num_rows)) / (1 + square / num_rows)
     spread = math.sqrt(share * (1 - share) / num_rows + square / (4 * num_rows**2))
     half = _Z_95 * spread / (1 + square / num_rows)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    low = 0.0 if num_correct == 0 else max(0.0, centre - half)
+    high = 1.0 if num_correct == num_rows else min(1.0, centre + half)
+    return low, high
 
 
 def binomial_p_value(num_correct: int, num_rows: int, baseline: float) -> float:

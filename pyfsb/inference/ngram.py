@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from scipy import sparse
-from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
 from pyfsb.config import Family
 from pyfsb.data.normalizing import normalise_text
@@ -43,20 +43,18 @@ _WINDOW: Final = 3
 """Characters on each side that a tag may depend on."""
 
 
-def make_vectorizer(*, is_tagging: bool) -> TfidfVectorizer:
+def make_vectorizer(*, is_tagging: bool) -> CountVectorizer:
     """Return the vectorizer of one kind of model, not fitted."""
     if is_tagging:
-        return TfidfVectorizer(
-            analyzer="word", token_pattern=None, tokenizer=str.split, lowercase=False,
-            use_idf=False, norm=None, binary=True, dtype=np.float32,
-        )  # fmt: skip
+        return CountVectorizer(
+            token_pattern=None, tokenizer=str.split, lowercase=False, binary=True, dtype=np.float32
+        )
     return TfidfVectorizer(
-        analyzer="char", ngram_range=(1, 3), sublinear_tf=True, lowercase=True,
-        min_df=2, dtype=np.float32,
-    )  # fmt: skip
+        analyzer="char", ngram_range=(1, 3), sublinear_tf=True, min_df=2, dtype=np.float32
+    )
 
 
-def text_features(vectorizer: TfidfVectorizer, inputs: Sequence[TextInput]) -> sparse.csr_matrix:
+def text_features(vectorizer: CountVectorizer, inputs: Sequence[TextInput]) -> sparse.csr_matrix:
     """Return the features of texts, or of pairs: both texts, what they share and where they differ.
 
     Returns:
@@ -162,7 +160,7 @@ def load_ngram(folder: Path, record: CheckpointRecord) -> Predictor:
 
 
 def dump_ngram(
-    vectorizer: TfidfVectorizer, linear: Any, labels: Sequence[str], *, is_tagging: bool
+    vectorizer: CountVectorizer, linear: Any, labels: Sequence[str], *, is_tagging: bool
 ) -> tuple[str, dict[str, NDArray[np.float32]]]:
     """Return the JSON text and the arrays of a fitted model (what `_Linear` reads)."""
     grams = sorted(vectorizer.vocabulary_, key=vectorizer.vocabulary_.__getitem__)

@@ -15,7 +15,9 @@ FOLDER = Path(__file__).parent.parent / "golden"
 def assert_golden(request: pytest.FixtureRequest, name: str, value: Any) -> None:
     """Compare a value with `tests/golden/NAME` (JSON, or text for other endings)."""
     path = FOLDER / name
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2) + "\n"
+    text = (
+        value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2) + "\n"
+    )
     if request.config.getoption("--update-golden"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")

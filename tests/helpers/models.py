@@ -12,7 +12,14 @@ from pyfsb.models.loading import build_config, build_model
 from pyfsb.registry import find_entry
 from tests.helpers.specs import TINY_CONFIGS
 
-PIECES = [*SPECIAL_TOKENS, *"中国人民大学北京的首都好坏很不是我们在，。！？", "hello", "##s", "w", "##orld"]
+PIECES = [
+    *SPECIAL_TOKENS,
+    *"中国人民大学北京的首都好坏很不是我们在，。！？",
+    "hello",
+    "##s",
+    "w",
+    "##orld",
+]
 MODELS = tuple(TINY_CONFIGS)
 ENCODERS = MODELS[:2]
 

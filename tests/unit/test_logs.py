@@ -34,9 +34,7 @@ def test_the_level_comes_from_the_environment(
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("FSB_LOG_LEVEL", "LOUD"), ("FSB_LOG_FORMAT", "xml")]
-)
+@pytest.mark.parametrize(("name", "value"), [("FSB_LOG_LEVEL", "LOUD"), ("FSB_LOG_FORMAT", "xml")])
 def test_wrong_settings_are_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=f"{name}='{value}'; expected"):

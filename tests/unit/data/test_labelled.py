@@ -152,9 +152,9 @@ def test_labels_are_taken_from_the_rows_when_none_are_given() -> None:
     assert with_labels(TaskSpec(), rows, source="f").labels == ("a", "b")
     assert with_labels(TASK, rows, source="f") is TASK
     tagged = [(1, {"text": "小明", "entities": {"name": {"小明": [[0, 1]]}}})]
-    assert with_labels(TaskSpec(family=Family.TAG, label="entities"), tagged, source="f").labels == (
-        "name",
-    )
+    assert with_labels(
+        TaskSpec(family=Family.TAG, label="entities"), tagged, source="f"
+    ).labels == ("name",)
 
 
 def test_one_label_is_no_task() -> None:

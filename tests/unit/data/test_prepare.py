@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from pyfsb import records
 from pyfsb.config import RunSpec, resolve_spec
@@ -13,8 +14,6 @@ from pyfsb.data.prepare import prepare
 from pyfsb.data.shards import Shards
 from pyfsb.errors import CheckpointError, DataError
 from tests.helpers.specs import tiny_spec
-
-import yaml
 
 GOOD = ["今天天气很好，我们去公园玩。", "机器学习需要很多数据。", "他说：“走吧。”于是大家都走了。"]
 
@@ -108,9 +107,7 @@ def test_own_rows_are_split_and_their_training_texts_may_join_the_corpus(tmp_pat
     _write(tmp_path / "a.jsonl", GOOD)
     rows = "".join(f"这是第{n}条训练文本,{'正负'[n % 2]}\n" for n in range(40))
     (tmp_path / "mine.csv").write_text("text,label\n" + rows, encoding="utf-8")
-    spec = _spec(
-        tmp_path, data__train=str(tmp_path / "mine.csv"), data__corpus_includes_train=True
-    )
+    spec = _spec(tmp_path, data__train=str(tmp_path / "mine.csv"), data__corpus_includes_train=True)
     labelled, corpus = prepare(spec)
     assert labelled.splits == {"train": 16, "held_out": 24}
     assert labelled.labels == ("正", "负")

@@ -43,7 +43,15 @@ def test_gzip_is_read_as_plain(tmp_path: Path) -> None:
 def test_broken_lines_are_set_aside_with_number_and_reason(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     good = '{"text": "好"}'.encode()
-    lines = [good, b'{"text": "\xff\xfe"}', b"{broken", b"[1]", b'{"txt": "x"}', b'{"text": 3}', b""]
+    lines = [
+        good,
+        b'{"text": "\xff\xfe"}',
+        b"{broken",
+        b"[1]",
+        b'{"txt": "x"}',
+        b'{"text": 3}',
+        b"",
+    ]
     path.write_bytes(b"\n".join([*lines, good]) + b"\n")
     items = _read(path)
     rejected = [(r.line_number, r.reason) for r in items if isinstance(r, Rejected)]

@@ -54,7 +54,9 @@ def test_words_are_those_of_jieba() -> None:
         ("|" if starts else "") + PIECES[token].removeprefix("##")
         for token, starts in zip(document.ids, document.word_starts, strict=True)
     )
-    assert shown.startswith("|我们|在|北京|学习|pytorch|2|.|3|和|深度|学习|，|《|论语|》|说|：|“|学而|")
+    assert shown.startswith(
+        "|我们|在|北京|学习|pytorch|2|.|3|和|深度|学习|，|《|论语|》|说|：|“|学而|"
+    )
     assert "|iphone|手机|t恤|" in shown
 
 

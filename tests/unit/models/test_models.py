@@ -98,7 +98,9 @@ def test_overrides_that_break_the_architecture(overrides: dict[str, int], text: 
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_saved_model_comes_back_equal_also_through_transformers(name: str, tmp_path: Path) -> None:
+def test_a_saved_model_comes_back_equal_also_through_transformers(
+    name: str, tmp_path: Path
+) -> None:
     family = family_of(name)
     write_model(tmp_path, name, family)
     model, ids = make_model(name, family), torch.tensor([[2, 6, 7, 4, 3]])
@@ -130,7 +132,9 @@ def test_missing_weights_are_counted_and_named(tmp_path: Path) -> None:
     tensors = load_file(tmp_path / "model.safetensors")
     kept = {key: value for key, value in tensors.items() if "attention" not in key}
     save_file(kept, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(CheckpointError, match=r"weights of megatron-bert are missing, such as bert"):
+    with pytest.raises(
+        CheckpointError, match=r"weights of megatron-bert are missing, such as bert"
+    ):
         load_model(tmp_path, Family.FILL_MASK)
 
 

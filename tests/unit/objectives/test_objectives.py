@@ -10,7 +10,17 @@ from pyfsb.objectives import CausalLm, SpecialIds, WholeWord, make_objective
 from pyfsb.objectives.protocol import Samples
 from pyfsb.objectives.whole_word import choose_words
 
-PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[unused1]", *"甲乙丙丁戊己庚辛壬癸", "[", "]"]
+PIECES = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "[unused1]",
+    *"甲乙丙丁戊己庚辛壬癸",
+    "[",
+    "]",
+]
 SPECIAL = SpecialIds.of(PIECES)
 ORDINARY = range(6, len(PIECES))
 
@@ -117,14 +127,18 @@ def test_eighty_ten_ten() -> None:
 
 
 def test_rows_are_framed_and_padded() -> None:
-    inputs = CausalLm(SPECIAL).build(make_samples([[(7, True)], [(8, True), (9, True)]]), seed=0, epoch=0)
+    inputs = CausalLm(SPECIAL).build(
+        make_samples([[(7, True)], [(8, True), (9, True)]]), seed=0, epoch=0
+    )
     assert inputs.input_ids_BT.tolist() == [[2, 7, 3, 0], [2, 8, 9, 3]]
     assert inputs.attention_mask_BT.tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
     assert inputs.num_tokens == 7
 
 
 def test_causal_targets_are_the_next_tokens() -> None:
-    inputs = CausalLm(SPECIAL).build(make_samples([[(7, True)], [(8, True), (9, True)]]), seed=0, epoch=0)
+    inputs = CausalLm(SPECIAL).build(
+        make_samples([[(7, True)], [(8, True), (9, True)]]), seed=0, epoch=0
+    )
     assert inputs.target_positions_P.tolist() == [0, 1, 4, 5, 6]
     assert inputs.target_ids_P.tolist() == [7, 3, 8, 9, 3]
 

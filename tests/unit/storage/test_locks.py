@@ -17,9 +17,7 @@ _HOLD = (
 
 
 def _holder(folder: Path) -> subprocess.Popen[bytes]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", _HOLD, str(folder)], stdout=subprocess.PIPE
-    )
+    process = subprocess.Popen([sys.executable, "-c", _HOLD, str(folder)], stdout=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.readline() == b"held\n"
     return process

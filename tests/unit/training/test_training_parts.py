@@ -5,10 +5,9 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-import torch
 from torch import nn
 
-from pyfsb.config import OptimizerSpec, ParallelismSpec
+from pyfsb.config import Family, OptimizerSpec, ParallelismSpec
 from pyfsb.errors import ConfigError
 from pyfsb.training.config import (
     build_deepspeed_config,
@@ -27,7 +26,6 @@ from pyfsb.training.meters import (
 from pyfsb.training.optim import build_optimizer, learning_rate
 from tests.helpers.golden import assert_golden
 from tests.helpers.models import MODELS, make_model
-from pyfsb.config import Family
 
 
 def step(number: int, loss: float = 1.0, num_targets: int = 1) -> StepMetrics:
@@ -176,5 +174,3 @@ def test_a_taken_metrics_port_is_named(tmp_path: Path) -> None:
 def test_other_ranks_have_no_meters() -> None:
     with open_meters(None, name="x", num_steps=1, step=0) as meters:
         assert meters is None
-
-

@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from kserve import InferInput, InferRequest
+
+from pyfsb.config import Family, ServingSpec
+from pyfsb.errors import ConfigError, FsbError
+from pyfsb.inference.protocol import Classification, Generation, TextInput
+from serving.base import TextModel
+from serving.errors import (
+    OverloadedError,
+    RequestError,
+    RequestTimeoutError,
+    RequestTooLargeError,
+)
+from serving.middleware import BodyLimit, JsonBodies
+from serving.protocol import read_v1, read_v2, write_v1, write_v2
+
+ANSWER = Classification(label="好", score=0.75, scores={"好": 0.75, "坏": 0.25}, is_truncated=False)
+
+
+def tensor(name: str, values: list[Any], datatype: str = "BYTES") -> InferInput:
+    return InferInput(name=name, shape=[len(values)], datatype=datatype, data=values)
+
+
+def v2(*tensors: InferInput) -> InferRequest:
+    return InferRequest(model_name="m", infer_inputs=list(tensors), request_id="7")
+
+
+def test_v1_takes_texts_and_objects() -> None:
+    body = {"instances": ["文", {"text": "a", "text_pair": "b"}]}
+    assert read_v1(body) == [TextInput(text="文"), TextInput(text="a", text_pair="b")]
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        ({}, 'expected {"instances"'),
+        ({"instances": "文"}, 'expected {"instances"'),
+        ({"instances": [3]}, "instance 0: expected a text or"),
+        ({"instances": ["a", {"txt": "b"}]}, "instance 1: expected a text or"),
+    ],
+)
+def test_wrong_v1_bodies_are_explained(body: dict[str, Any], text: str) -> None:
+    with pytest.raises(RequestError, match=text):
+        read_v1(body)
+
+
+def test_v2_takes_byte_tensors() -> None:
+    assert read_v2(v2(tensor("text", ["文", "字"]))) == [TextInput(text="文"), TextInput(text="字")]
+    pairs = read_v2(v2(tensor("text", ["a"]), tensor("text_pair", ["b"])))
+    assert pairs == [TextInput(text="a", text_pair="b")]
+    assert read_v2(v2(tensor("text", ["文".encode()])))[0].text == "文"
+
+
+@pytest.mark.parametrize(
+    ("tensors", "text"),
+    [
+        ([tensor("txt", ["a"])], "expected a tensor 'text'; got txt"),
+        ([tensor("text", [1], "INT32")], "tensor 'text' is INT32; expected BYTES"),
+        ([tensor("text", ["a"]), tensor("x", ["b"])], "unknown tensor 'x'"),
+        ([tensor("text", ["a"]), tensor("text_pair", ["b", "c"])], "1 texts but 2 second texts"),
+        ([tensor("text", [b"\xff"])], "is not UTF-8 text"),
+    ],
+)
+def test_wrong_v2_requests_are_explained(tensors: list[InferInput], text: str) -> None:
+    with pytest.raises(RequestError, match=text):
+        read_v2(v2(*tensors))
+
+
+def test_both_protocols_carry_the_same_result() -> None:
+    first = write_v1([ANSWER])["predictions"][0]
+    response, _ = write_v2([ANSWER], model_name="m", request_id="7").to_rest()
+    outputs = {output["name"]: output["data"] for output in response["outputs"]}
+    assert json.loads(outputs["result"][0]) == first
+    assert (outputs["label"], outputs["score"]) == (["好"], [0.75])
+    assert (response["id"], response["model_name"]) == ("7", "m")
+
+
+def test_other_families_have_no_label() -> None:
+    generation = Generation(text="续", num_tokens=1, is_truncated=False)
+    response, _ = write_v2([generation], model_name="m", request_id="7").to_rest()
+    assert [output["name"] for output in response["outputs"]] == ["result"]
+
+
+class Predictor:
+    """Answers as it is told, after a while."""
+
+    family = Family.CLASSIFY
+    name = "m"
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+
+    def predict(self, inputs: list[TextInput]) -> list[Classification]:
+        import time
+
+        time.sleep(self.seconds)
+        if any(item.text == "错" for item in inputs):
+            raise ConfigError("input 0: wrong")
+        return [ANSWER] * len(inputs)
+
+
+def make_model(seconds: float = 0.0, **limits: float) -> TextModel:
+    return TextModel("m", Predictor(seconds), ServingSpec.model_validate(limits))
+
+
+def ask(model: TextModel, *texts: str) -> Any:
+    return asyncio.run(model.predict({"instances": list(texts)}))
+
+
+def test_a_model_answers_and_knows_its_tensors() -> None:
+    model = make_model()
+    assert model.ready
+    assert ask(model, "文")["predictions"][0]["label"] == "好"
+    assert [item["name"] for item in model.get_input_types()] == ["text"]
+    assert [item["name"] for item in model.get_output_types()] == ["result", "label", "score"]
+
+
+def test_errors_of_inputs_reach_the_client() -> None:
+    with pytest.raises(ConfigError, match="input 0: wrong"):
+        ask(make_model(), "错")
+
+
+def test_too_many_rows_are_refused() -> None:
+    with pytest.raises(RequestTooLargeError, match="3 rows in one request; at most 2"):
+        ask(make_model(max_batch_rows=2), "一", "二", "三")
+
+
+def test_a_slow_answer_times_out_and_counts_until_it_ends() -> None:
+    model = make_model(0.4, request_timeout_seconds=0.1, max_concurrent_requests=1)
+
+    async def scene() -> None:
+        with pytest.raises(RequestTimeoutError, match=r"no answer within 0\.1 s"):
+            await model.predict({"instances": ["一"]})
+        with pytest.raises(OverloadedError, match="1 requests are in work, which is the limit"):
+            await model.predict({"instances": ["二"]})
+        await asyncio.sleep(0.5)
+        model._limits = ServingSpec()
+        assert (await model.predict({"instances": ["三"]}))["predictions"]  # type: ignore[index]
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        (RequestError, 400), (RequestTooLargeError, 413), (OverloadedError, 503),
+        (RequestTimeoutError, 504),
+    ],
+)  # fmt: skip
+def test_statuses(kind: type[FsbError], status: int) -> None:
+    assert kind.http_status == status
+
+
+async def _through(app: Any, chunks: list[bytes], headers: list[tuple[bytes, bytes]]) -> list[Any]:
+    sent: list[Any] = []
+    pending = [
+        {"type": "http.request", "body": chunk, "more_body": place + 1 < len(chunks)}
+        for place, chunk in enumerate(chunks)
+    ]
+
+    async def receive() -> Any:
+        return pending.pop(0) if pending else await asyncio.sleep(9)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app({"type": "http", "method": "POST", "headers": headers}, receive, send)
+    return sent
+
+
+async def _reader(scope: Any, receive: Any, send: Any) -> None:
+    """A framework that turns any failure to read into a 400."""
+    status, body = 200, b""
+    try:
+        while True:
+            message = await receive()
+            body += message["body"]
+            if not message["more_body"]:
+                break
+    except Exception:
+        status = 400
+    await send({"type": "http.response.start", "status": status, "headers": []})
+    await send(
+        {"type": "http.response.body", "body": body + dict(scope["headers"])[b"content-type"]}
+    )
+
+
+@pytest.mark.parametrize(
+    ("chunks", "status"), [([b"1234", b"5678"], 200), ([b"1234", b"56789"], 413), ([b"x" * 9], 413)]
+)
+def test_bodies_over_the_bound_answer_413(chunks: list[bytes], status: int) -> None:
+    app = BodyLimit(_reader, max_bytes=8, timeout_seconds=1)
+    sent = asyncio.run(_through(app, chunks, [(b"content-type", b"x")]))
+    assert [message["status"] for message in sent if "status" in message] == [status]
+
+
+def test_a_client_that_stops_sending_answers_504() -> None:
+    app = BodyLimit(_reader, max_bytes=8, timeout_seconds=0.05)
+
+    async def scene() -> list[Any]:
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            await asyncio.sleep(9)
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "headers": [(b"content-type", b"x")]}
+        await app(scope, receive, send)
+        return sent
+
+    assert asyncio.run(scene())[0]["status"] == 504
+
+
+@pytest.mark.parametrize(
+    ("headers", "seen"),
+    [
+        ([], b"application/json"),
+        ([(b"content-type", b"application/x-www-form-urlencoded")], b"application/json"),
+        ([(b"content-type", b"application/json; charset=utf-8")], b"application/json"),
+        ([(b"content-type", b"application/octet-stream")], b"application/octet-stream"),
+        (
+            [(b"content-type", b"application/json"), (b"inference-header-content-length", b"3")],
+            b"application/json",
+        ),
+    ],
+)
+def test_bodies_are_read_as_json_however_they_are_called(
+    headers: list[tuple[bytes, bytes]], seen: bytes
+) -> None:
+    sent = asyncio.run(_through(JsonBodies(_reader), [b""], headers))
+    assert sent[1]["body"] == seen
