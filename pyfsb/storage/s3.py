@@ -140,7 +140,8 @@ def _make_client() -> S3Client:
         user_agent_extra="fengshenbang",
     )
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-    return boto3.client("s3", config=config, region_name=region)
+    # A session of our own reads the environment now; the default one keeps what it read first.
+    return boto3.session.Session().client("s3", config=config, region_name=region)
 
 
 def _positive_number(name: str, default: int) -> int:

@@ -81,6 +81,8 @@ def interpret(code: int, rank_codes: Sequence[int], *, num_ranks: int) -> int:
 def run_rank(main: Callable[[], int]) -> int:
     """Run a rank's `main` as a process edge and leave its exit code for the launcher."""
     die_with_parent()
+    if os.environ.get("RANK", "0") != "0":
+        os.environ.setdefault("FSB_LOG_LEVEL", "WARNING")
     code = EXIT_FAILURE
     try:
         code = run_stage_main(main)
