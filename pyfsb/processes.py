@@ -152,11 +152,28 @@ def forwarding(child: subprocess.Popen[bytes], *, grace_seconds: float) -> Itera
             signal.signal(number, handler)
 
 
-def run_stage_main(main: Callable[[], int]) -> int:
+def report_text(text: str) -> None:
+    """Write an error to stderr and to `FSB_TERMINATION_LOG` (in a pod: the termination message)."""
+    sys.stderr.write(f"error: {text}\n")
+    path = os.environ.get("FSB_TERMINATION_LOG")
+    if path:
+        with contextlib.suppress(OSError), open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+
+
+def report_error(error: FsbError) -> None:
+    """Report an error in one line."""
+    report_text(f"{type(error).__name__}: {error}")
+
+
+def run_stage_main(
+    main: Callable[[], int], *, report: Callable[[FsbError], None] = report_error
+) -> int:
     """Run a stage's `main` as a process edge: configured logs, one line for an error, its code.
 
     Args:
         main: Does the work and returns an exit code.
+        report: Tells an error; a rank leaves that to its launcher.
 
     Returns:
         The code for `sys.exit`: the error's own, 130 after Ctrl-C, 143 after SIGTERM.
@@ -171,20 +188,10 @@ def run_stage_main(main: Callable[[], int]) -> int:
             signal.signal(signal.SIGTERM, on_terminate)
         return main()
     except FsbError as exc:
-        report_error(exc)
+        report(exc)
         return exc.exit_code
     except KeyboardInterrupt:
         _log.warning("interrupted; the same command continues from what is complete")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         return EXIT_FAILURE
-
-
-def report_error(error: FsbError) -> None:
-    """Write an error to stderr and to `FSB_TERMINATION_LOG` (in a pod: the termination message)."""
-    text = f"{type(error).__name__}: {error}"
-    sys.stderr.write(f"error: {text}\n")
-    path = os.environ.get("FSB_TERMINATION_LOG")
-    if path:
-        with contextlib.suppress(OSError), open(path, "w", encoding="utf-8") as file:
-            file.write(text)

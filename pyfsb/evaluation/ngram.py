@@ -21,8 +21,8 @@ from pyfsb.config import Family
 from pyfsb.data.labelled import Example
 from pyfsb.data.normalizing import normalise_text
 from pyfsb.evaluation.protocol import Task
+from pyfsb.inference.loading import NGRAM_ARCHITECTURE
 from pyfsb.inference.ngram import (
-    ARCHITECTURE,
     ARRAYS_NAME,
     NGRAMS_NAME,
     context_features,
@@ -81,7 +81,7 @@ def fit_ngram(
         parents=parents,
         files=records.describe_files(workspace.path, folder.iterdir()),
         model="character n-gram linear model",
-        architecture=ARCHITECTURE,
+        architecture=NGRAM_ARCHITECTURE,
         family=task.spec.family.value,
         objective="finetune",
         task=task.name,

@@ -22,7 +22,6 @@ from pyfsb.data.prepare import LABELLED_FOLDER
 from pyfsb.errors import EXIT_OK, EXIT_TERMINATED, CheckpointError
 from pyfsb.evaluation.finetune import Base, Finetuning, finetune
 from pyfsb.evaluation.gate import decide_gate
-from pyfsb.evaluation.ngram import fit_ngram
 from pyfsb.evaluation.predict import Answer, answer_rows
 from pyfsb.evaluation.protocol import Task
 from pyfsb.evaluation.rows import TaskRows, describe_rows, read_task_rows, tasks_of
@@ -201,6 +200,8 @@ def _train(
     data_link = records.link(data, data_uri, base=place.uri, root=job.spec.output)
     if runner == "ngram":
         if job.group.is_first:
+            from pyfsb.evaluation.ngram import fit_ngram  # costs scikit-learn
+
             fit_ngram(
                 task, rows.train, seed=seed, run=job.spec.name, workspace=place,
                 parents=(data_link,),

@@ -15,7 +15,6 @@ from pyfsb.errors import CheckpointError
 from pyfsb.inference.classify import Classifier
 from pyfsb.inference.fill_mask import MaskFiller
 from pyfsb.inference.generate import Generator
-from pyfsb.inference.ngram import ARCHITECTURE, load_ngram
 from pyfsb.inference.pair import PairClassifier
 from pyfsb.inference.protocol import Predictor
 from pyfsb.inference.tag import Tagger
@@ -23,6 +22,8 @@ from pyfsb.models.loading import find_weights, load_model, load_tokenizer, max_p
 from pyfsb.records import CheckpointRecord
 
 MODEL_FOLDER: Final = "model"
+NGRAM_ARCHITECTURE: Final = "ngram"
+"""`architecture` in the records of character n-gram models."""
 _PREDICTORS: Final[dict[Family, Any]] = {
     Family.CLASSIFY: Classifier,
     Family.PAIR: PairClassifier,
@@ -62,7 +63,9 @@ def load_predictor(name_or_uri: str) -> Predictor:
             "folder, or evaluation/TASK/finetune-SEED)"
         )
     records.verify_files(record.files, folder)
-    if record.architecture == ARCHITECTURE:
+    if record.architecture == NGRAM_ARCHITECTURE:
+        from pyfsb.inference.ngram import load_ngram  # costs scikit-learn
+
         return load_ngram(folder / MODEL_FOLDER, record)
     family = Family(record.family)
     name = record.task or record.model

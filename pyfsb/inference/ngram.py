@@ -36,7 +36,6 @@ from pyfsb.inference.protocol import (
 from pyfsb.inference.tag import decode_entities
 from pyfsb.records import CheckpointRecord
 
-ARCHITECTURE: Final = "ngram"
 NGRAMS_NAME: Final = "ngrams.json"
 ARRAYS_NAME: Final = "ngrams.safetensors"
 _WINDOW: Final = 3

@@ -54,7 +54,7 @@ def build_torchrun_command(
         parallelism: Processes of one machine.
         env: Environment; a `PET_NNODES` in it (PyTorchJob) decides nodes and processes instead.
     """
-    command = [sys.executable, "-m", "torch.distributed.run"]
+    command = [sys.executable, "-m", "pyfsb.training.torchrun"]
     if "PET_NNODES" not in env:
         command += ["--standalone", "--nnodes", "1"]
         command += ["--nproc-per-node", str(parallelism.num_processes)]

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Start the ranks with torchrun and say truthfully how they ended.
 
-torchrun returns 1 whatever its children return, so each rank leaves its exit code in a file and
-the launcher maps them: a wrong spec or data stays below 128 (permanent for a PyTorchJob), a lost
-peer is 129 (retryable), a stop with saved state 143. Called by the training and evaluation stages.
+torchrun returns 1 whatever its children return, so each rank leaves its exit code and error in a
+file; the launcher tells each error once and maps the codes: a wrong spec or data stays below 128
+(permanent for a PyTorchJob), a lost peer is 129 (retryable), a stop with saved state 143. Called by
+the training and evaluation stages.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import tempfile
@@ -25,12 +27,19 @@ from pyfsb.errors import (
     EXIT_OK,
     EXIT_RETRY,
     EXIT_TERMINATED,
+    FsbError,
 )
-from pyfsb.processes import die_with_parent, run_child, run_stage_main
+from pyfsb.processes import (
+    die_with_parent,
+    report_error,
+    report_text,
+    run_child,
+    run_stage_main,
+)
 from pyfsb.training.config import GRACE_SECONDS, build_rank_environment, build_torchrun_command
 
 EXIT_FOLDER: Final = "FSB_EXIT_FOLDER"
-"""Environment variable: where ranks leave their exit codes."""
+"""Environment variable: where ranks leave their exit codes and errors."""
 _ORDER: Final = (EXIT_CONFIG, EXIT_DATA, EXIT_RETRY, EXIT_TERMINATED, EXIT_INTERRUPTED)
 _log = logging.getLogger(__name__)
 
@@ -52,7 +61,10 @@ def launch(module: str, arguments: Sequence[str], parallelism: ParallelismSpec) 
         if "PET_NNODES" not in os.environ:
             environment["MASTER_ADDR"] = "127.0.0.1"
         end = run_child(command, environment=environment, grace_seconds=GRACE_SECONDS + 5)
-        codes = [int(path.read_text()) for path in Path(folder).iterdir()]
+        ends = [json.loads(path.read_text()) for path in sorted(Path(folder).iterdir())]
+    for error in dict.fromkeys(item["error"] for item in ends if item["error"]):
+        report_text(error)
+    codes = [item["code"] for item in ends]
     num_ranks = int(os.environ.get("PET_NPROC_PER_NODE") or parallelism.num_processes)
     meaning = interpret(end.code, codes, num_ranks=num_ranks)
     if meaning == EXIT_LOST_PEER:
@@ -79,17 +91,23 @@ def interpret(code: int, rank_codes: Sequence[int], *, num_ranks: int) -> int:
 
 
 def run_rank(main: Callable[[], int]) -> int:
-    """Run a rank's `main` as a process edge and leave its exit code for the launcher."""
+    """Run a rank's `main` as a process edge; its code and error go to the launcher."""
     die_with_parent()
     if os.environ.get("RANK", "0") != "0":
         os.environ.setdefault("FSB_LOG_LEVEL", "WARNING")
+    folder = os.environ.get(EXIT_FOLDER)
+    errors: list[str] = []
+
+    def leave(error: FsbError) -> None:
+        errors.append(f"{type(error).__name__}: {error}")
+
     code = EXIT_FAILURE
     try:
-        code = run_stage_main(main)
+        code = run_stage_main(main, report=leave if folder else report_error)
     except SystemExit as exc:
         code = exc.code if isinstance(exc.code, int) else EXIT_FAILURE
     finally:
-        folder = os.environ.get(EXIT_FOLDER)
         if folder:
-            Path(folder, os.environ.get("RANK", "0")).write_text(str(code))
+            end = {"code": code, "error": errors[0] if errors else None}
+            Path(folder, os.environ.get("RANK", "0")).write_text(json.dumps(end))
     return code

@@ -310,7 +310,7 @@ def test_a_lost_rank_ends_with_129(corpus: Path, tmp_path: Path) -> None:
     ranks = [
         pid for pid in _processes_with(str(spec))
         if b"pyfsb.training.run" in Path(f"/proc/{pid}/cmdline").read_bytes()
-        and b"torch.distributed.run" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+        and b"pyfsb.training.torchrun" not in Path(f"/proc/{pid}/cmdline").read_bytes()
     ]  # fmt: skip
     assert len(ranks) == 2
     os.kill(ranks[1], signal.SIGKILL)

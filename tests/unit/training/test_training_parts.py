@@ -46,7 +46,7 @@ def test_deepspeed_dicts_are_golden(stage: int, request: pytest.FixtureRequest) 
 def test_torchrun_starts_the_ranks_of_one_machine() -> None:
     command = build_torchrun_command("m", ["--spec", "s"], ParallelismSpec(num_processes=3), {})
     text = " ".join(command)
-    assert "torch.distributed.run --standalone --nnodes 1 --nproc-per-node 3" in text
+    assert "pyfsb.training.torchrun --standalone --nnodes 1 --nproc-per-node 3" in text
     assert text.endswith("-m m --spec s")
     assert "--shutdown-timeout 25" in text
 
