@@ -9,6 +9,7 @@ from pyfsb import storage
 from pyfsb.cli.arguments import make_console, print_json, print_table
 from pyfsb.config import RunSpec, Stage
 from pyfsb.engines.protocol import RunResult, StageResult
+from pyfsb.evaluation.statistics import format_p_value
 from pyfsb.evaluation.tasks import all_tasks
 from pyfsb.records import (
     CheckpointRecord,
@@ -42,7 +43,8 @@ def show(spec: RunSpec, result: RunResult, form: str) -> None:
     served = _find(result, ServingRecord)
     if served:
         console.print(f"asked    {served.question['text']}")
-        console.print(f"answered {describe_answer(served)}")
+        by = "the n-gram model" if served.runner == "ngram" else "the fine-tuned model"
+        console.print(f"answered {describe_answer(served)}, by {by}")
         console.print(f"at       {served.endpoint}")
     for name, place in next_places(spec, result).items():
         console.print(f"{name:8} {place}")
@@ -98,7 +100,7 @@ def score_cells(score: Score) -> tuple[str, ...]:
         f"{score.interval[0]:.3f}–{score.interval[1]:.3f}",
         str(score.num_rows),
         f"{score.majority_value:.3f}",
-        (f"{score.p_value:.2g}" if score.p_value else "< 1e-300") + chance,
+        format_p_value(score.p_value).removeprefix("= ") + chance,
         str(score.num_overlap),
     )
 

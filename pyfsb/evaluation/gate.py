@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from pyfsb.config import GateSpec, ServingSpec
 from pyfsb.errors import ConfigError
+from pyfsb.evaluation.statistics import format_p_value
 from pyfsb.records import GateResult, Score
 
 
@@ -16,8 +17,8 @@ def decide_gate(
     """Decide about the task and runner that the spec wants to serve.
 
     The score must be above the majority baseline by the one-sided exact binomial test, on enough
-    held-out rows without overlap. Choosing the best of several runners multiplies the p-value by
-    their number (Bonferroni).
+    held-out rows without overlap. Choosing the best of several runners (the transformer, when they
+    are equal) multiplies the p-value by their number (Bonferroni).
 
     Args:
         scores: Every score of the run.
@@ -37,12 +38,12 @@ def decide_gate(
             f"serving.task = {task!r}, serving.runner = {serving.runner!r}: nothing was scored "
             f"that way; scored: {known or 'nothing'}"
         )
-    chosen = max(candidates, key=lambda score: (score.value, score.runner))
+    chosen = max(candidates, key=lambda score: (score.value, score.runner == "finetune"))
     p_value = min(1.0, chosen.p_value * len(candidates))
     low, high = chosen.interval
     figures = (
         f"{chosen.metric} {chosen.value:.3f} [{low:.3f}, {high:.3f}] on {chosen.num_rows} rows, "
-        f"majority {chosen.majority_value:.3f}, p = {p_value:.2g}"
+        f"majority {chosen.majority_value:.3f}, p {format_p_value(p_value)}"
     )
     problems = []
     if chosen.num_rows < gate.min_rows:

@@ -40,6 +40,11 @@ def binomial_p_value(num_correct: int, num_rows: int, baseline: float) -> float:
     return float(binomtest(num_correct, num_rows, rate, alternative="greater").pvalue)
 
 
+def format_p_value(p_value: float) -> str:
+    """Return `= p` in two digits, or `< 1e-300` for one too small for a float."""
+    return f"= {p_value:.2g}" if p_value else "< 1e-300"
+
+
 def majority(labels: Sequence[str]) -> tuple[str, float]:
     """Return the most frequent label and its share; ties go to the first in order of text."""
     counts = Counter(labels)

@@ -7,6 +7,7 @@ import html
 import json
 from collections.abc import Sequence
 
+from pyfsb.evaluation.statistics import format_p_value
 from pyfsb.leaderboard.rank import Board, Row
 
 HEADER = (
@@ -49,7 +50,7 @@ def cells(row: Row) -> tuple[str, ...]:
         f"{score.interval[0]:.3f}–{score.interval[1]:.3f}",
         str(score.num_rows),
         f"{score.majority_value:.3f} ({score.majority_label})",
-        f"{score.p_value:.2g}" if score.p_value else "< 1e-300",
+        format_p_value(score.p_value).removeprefix("= "),
         f"{score.value_all_rows:.3f} of {score.num_all_rows}",
         str(score.num_overlap),
         str(score.num_train),

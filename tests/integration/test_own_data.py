@@ -1,0 +1,137 @@
+"""A user's own rows, from the CSV to the served model, as the README says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pyfsb import records
+from pyfsb.records import CheckpointRecord, DatasetRecord, EvalReport, ServingRecord
+from tests.conftest import ROOT, SAMPLES
+from tests.helpers.specs import fsb
+
+FINETUNE = str(ROOT / "docs/examples/finetune.yaml")
+QUICK = [
+    "training.max_steps=80", "training.num_epochs=4", "evaluation.finetune.max_steps=200",
+    "evaluation.finetune.num_epochs=9", "serving.port=0", "parallelism.num_processes=1",
+]  # fmt: skip
+
+
+def _run(output: Path, *sets: str) -> tuple[EvalReport, ServingRecord, str]:
+    overrides = [part for value in (f"output={output}", *QUICK, *sets) for part in ("--set", value)]
+    done = fsb("run", FINETUNE, *overrides)
+    assert done.returncode == 0, done.stderr[-4000:]
+    report, served = (records.read_record(str(output / name)) for name in ("evaluation", "serving"))
+    assert isinstance(report, EvalReport)
+    assert isinstance(served, ServingRecord)
+    return report, served, done.stdout
+
+
+def test_a_csv_is_all_it_takes(tmp_path: Path) -> None:
+    report, served, table = _run(tmp_path / "run", f"data.train={SAMPLES}/own/messages.csv")
+    data = records.read_record(str(tmp_path / "run/data/labelled"))
+    assert isinstance(data, DatasetRecord)
+    assert data.splits == {"train": 220, "held_out": 300}
+    assert data.labels == ("优惠", "商品", "物流", "退换")
+    for score in report.scores:
+        assert score.num_rows == 300
+        assert score.p_value < 0.001
+    assert served.answer["label"] in data.labels
+    assert (
+        served.runner == max(report.scores, key=lambda s: (s.value, s.runner == "finetune")).runner
+    )
+    assert "held_out" in table
+    checkpoint = records.read_record(str(tmp_path / f"run/evaluation/mine/{served.runner}-42"))
+    assert isinstance(checkpoint, CheckpointRecord)
+    assert "DatasetRecord" in [parent.kind for parent in checkpoint.parents]
+
+
+def test_pairs_with_a_task_of_their_own(tmp_path: Path) -> None:
+    report, served, _ = _run(
+        tmp_path / "run", f"data.train={SAMPLES}/own/questions.csv",
+        f"data.task={ROOT}/docs/examples/task-pair.yaml", "evaluation.gate.is_enabled=false",
+    )  # fmt: skip
+    assert {score.task for score in report.scores} == {"questions"}
+    assert set(served.question) == {"text", "text_pair"}
+    ngram = next(score for score in report.scores if score.runner == "ngram")
+    assert ngram.p_value < 0.001
+
+
+def test_entities_are_found_in_texts(tmp_path: Path) -> None:
+    report, served, _ = _run(
+        tmp_path / "run", f"data.train={SAMPLES}/own/reviews.jsonl",
+        f"data.task={ROOT}/docs/examples/task-tag.yaml", "serving.runner=finetune",
+        "serving.question=朋友推荐买的耳机，质量很好。",
+    )  # fmt: skip
+    scores = {score.runner: score for score in report.scores}
+    for score in scores.values():
+        assert score.metric == "exact-match rows"
+        assert score.details["entity_f1"] > 0.5
+        assert score.p_value < 0.001
+    assert scores["ngram"].details["entity_f1"] > 0.9
+    found = {entity["text"]: entity["type"] for entity in served.answer["entities"]}
+    assert found.get("质量很好") == "opinion" or found.get("耳机") == "product"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("text,label\n好,正\n坏,负\n一般,中性\n", "line 4: label = '中性' is not one of 正, 负"),
+        ("text,label\n,正\n", "line 2: text = '' is not a text"),
+        ("content,label\n好,正\n", "no field 'text'; the row has 'content', 'label'"),
+        ("", "holds no rows"),
+    ],
+)
+def test_wrong_rows_are_named_before_anything_is_trained(
+    text: str, problem: str, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.csv").write_text(text, encoding="utf-8")
+    done = fsb(
+        "run", FINETUNE, "--set", f"output={tmp_path}/run", "--set", f"data.train={tmp_path}/mine.csv",
+        "--set", "data.task={labels: [正, 负]}", "--set", "serving.port=0",
+    )  # fmt: skip
+    assert done.returncode == 3
+    assert problem in done.stderr
+    assert not (tmp_path / "run/training").exists()
+
+
+def test_a_missing_file_is_named_at_once(tmp_path: Path) -> None:
+    done = fsb(
+        "run", FINETUNE, "--set", f"output={tmp_path}/run", "--set", "data.train=nothing.csv"
+    )
+    assert done.returncode == 3
+    assert "nothing.csv (data.train or data.test)" in done.stderr
+
+
+def test_few_rows_do_not_pass_the_gate_and_the_reason_is_told(tmp_path: Path) -> None:
+    rows = [f"这条消息说的是{'好' if n % 2 else '坏'}事{n},{n % 2}" for n in range(60)]
+    (tmp_path / "mine.csv").write_text("text,label\n" + "\n".join(rows), encoding="utf-8")
+    overrides = [part for value in QUICK for part in ("--set", value)]
+    done = fsb(
+        "run", FINETUNE, *overrides, "--set", f"output={tmp_path}/run",
+        "--set", f"data.train={tmp_path}/mine.csv", "--set", "training.max_steps=2",
+    )  # fmt: skip
+    assert done.returncode == 3
+    assert "fewer than 300 held-out rows without overlap" in done.stderr
+    assert "evaluation.gate.is_enabled=false" in done.stderr
+
+
+def test_weights_at_hand_need_no_corpus(tmp_path: Path) -> None:
+    from pyfsb.config import Family
+    from tests.helpers.models import write_model
+
+    folder = write_model(tmp_path / "weights", "Erlangshen-MegatronBert-1.3B", Family.FILL_MASK)
+    report, served, _ = _run(
+        tmp_path / "run", f"data.train={SAMPLES}/own/messages.csv", f"model.checkpoint={folder}",
+        "data.corpus=[]", "data.corpus_includes_train=false", "model.config={}",
+    )  # fmt: skip
+    assert served.runner == "ngram"
+    assert report.parents == ()
+    assert not (tmp_path / "run/training").exists()
+    stages = json.loads(
+        fsb("explain", FINETUNE, "--set", "data.corpus=[]", "--set", f"model.checkpoint={folder}",
+            "--output", "json").stdout
+    )["stages"]  # fmt: skip
+    assert stages == ["data", "evaluation", "leaderboard", "serving"]
