@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+INSTALL := $(PIP) install --no-compile -c constraints.txt
 DEMO := docs/examples/demo.yaml
 DEMO_ON_DATA = $(if $(DATA),--set data.root=$(DATA) --set output=runs/demo-data --set evaluation.tasks=[classification])
 
@@ -17,11 +18,18 @@ setup: $(STAMP) ## make .venv with everything (about 3 minutes on a fresh machin
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) torch==2.13.0 setuptools wheel ninja py-cpuinfo
-	$(BIN)/python -c 'import deepspeed.ops.comm.deepspeed_shm_comm_op' 2>/dev/null || \
-	  DS_ACCELERATOR=cpu DS_BUILD_SHM_COMM=1 $(PIP) --no-cache-dir --no-build-isolation --no-binary deepspeed deepspeed==0.19.8
-	$(PIP) --no-build-isolation -e '.[all,dev]'
+	$(INSTALL) torch==2.13.0 setuptools wheel ninja py-cpuinfo
+	$(MAKE) --no-print-directory -j2 $(VENV)/.libraries $(VENV)/.deepspeed
+	$(INSTALL) --no-deps --no-build-isolation --find-links $(VENV)/.deepspeed deepspeed -e . && $(PIP) check
 	touch $@
+
+# Everything is pinned, so nothing is resolved; the extension of DeepSpeed compiles meanwhile.
+$(VENV)/.libraries: constraints.txt
+	grep -v '^deepspeed==' constraints.txt > $@.txt && $(INSTALL) --no-deps -r $@.txt && touch $@
+
+$(VENV)/.deepspeed: constraints.txt
+	DS_ACCELERATOR=cpu DS_BUILD_SHM_COMM=1 $(PIP) wheel --no-cache-dir --no-build-isolation --no-deps \
+	  --no-binary deepspeed -w $@ $$(grep '^deepspeed==' constraints.txt)
 
 demo: $(STAMP) ## raw text to a served model on one machine; DATA=folder takes real data
 	$(BIN)/fsb run $(DEMO) $(DEMO_ON_DATA) $(ARGS)

@@ -2,9 +2,9 @@
 """Where jieba's words begin, for whole-word masking.
 
 Words are cut in every longest run of hanzi, ASCII letters and digits; anything else (punctuation,
-other scripts) is no part of a word. On such runs `rjieba` gives the words of `jieba` 0.42 at fifteen
-times its speed, but for runs with two cuts of equal score, which are broken otherwise: 3 of 727,532
-runs of 18,469 documents (a test counts them). `data.segmenter: jieba` takes the reference itself.
+other scripts) is no part of a word. On such runs `rjieba` gives the words of `jieba` 0.42 fifteen
+times as fast, but for runs with two cuts of equal score, where it may take the other one: 3 of
+727,532 runs of 18,469 documents (a test counts them). `data.segmenter: jieba` is the reference.
 
 Source: jieba 0.42.1, default dictionary with HMM; cutting run by run is our choice, it leaves out
 only jieba's special treatment of `+ # & . _ % -` inside Latin text.
