@@ -293,7 +293,7 @@ _worker: tuple[DocumentTokenizer, int]
 
 def _tokenize_batch(texts: list[str]) -> list[_Tokens]:
     tokenizer, max_tokens = _worker
-    documents = [tokenizer.tokenize(text) for text in texts]
+    documents = tokenizer.tokenize_batch(texts)
     return [
         (document.ids, document.word_starts, cut_samples(document, max_tokens))
         for document in documents

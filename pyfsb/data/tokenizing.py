@@ -11,6 +11,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -69,21 +70,43 @@ class DocumentTokenizer:
 
     def tokenize(self, text: str) -> TokenizedDocument:
         """Return the tokens of one normalised document."""
-        points = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
+        return self.tokenize_batch([text])[0]
+
+    def tokenize_batch(self, texts: Sequence[str]) -> list[TokenizedDocument]:
+        """Return the tokens of normalised documents, computed together.
+
+        Joined by newlines they are one text: no token, run or word crosses a newline, and short
+        documents then cost no more than long ones.
+        """
+        joined = "\n".join(texts)
+        points = np.frombuffer(joined.encode("utf-32-le"), dtype=np.uint32)
         kinds = self._kinds[points]
         singles = np.flatnonzero(kinds == _SINGLE)
         ids, positions = self._ids[points[singles]], singles
-        hard_ids, hard_positions = self._tokenize_runs(text, kinds == _HARD)
+        hard_ids, hard_positions = self._tokenize_runs(joined, kinds == _HARD)
         if hard_ids:
             positions = np.concatenate([singles, np.asarray(hard_positions, dtype=np.int64)])
             ids = np.concatenate([ids, np.asarray(hard_ids, dtype=np.int32)])
             order = np.argsort(positions, kind="stable")
             ids, positions = ids[order], positions[order]
-        return TokenizedDocument(
-            ids=ids,
-            word_starts=self._word_bits(text, ids, positions),
-            sentence_starts=_first_at(sentence_starts(text), positions),
-        )
+        firsts = np.cumsum([0, *(len(text) + 1 for text in texts)])
+        bounds = np.searchsorted(positions, firsts)
+        starts = [
+            first + place
+            for first, text in zip(firsts.tolist(), texts, strict=False)
+            for place in sentence_starts(text)
+        ]
+        is_first = _marks(bounds[:-1], ids.size)
+        words = self._word_bits(joined, points, ids, positions) | is_first
+        sentences = _marks(np.searchsorted(positions, starts), ids.size) | is_first
+        return [
+            TokenizedDocument(
+                ids=ids[start:stop],
+                word_starts=words[start:stop],
+                sentence_starts=sentences[start:stop],
+            )
+            for start, stop in pairwise(bounds.tolist())
+        ]
 
     def _tokenize_runs(self, text: str, is_hard: NDArray[np.bool_]) -> tuple[list[int], list[int]]:
         """Tokenise the runs of other characters; returns ids and character positions."""
@@ -106,15 +129,16 @@ class DocumentTokenizer:
         return cached
 
     def _word_bits(
-        self, text: str, ids: NDArray[np.int32], positions: NDArray[np.int64]
+        self,
+        text: str,
+        points: NDArray[np.uint32],
+        ids: NDArray[np.int32],
+        positions: NDArray[np.int64],
     ) -> NDArray[np.bool_]:
         """A token begins a word if jieba's word does there, or if it is in no run at all."""
-        starts = word_starts(text, self._cut)
-        is_in_run = _RUN_TABLE[np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)]
-        is_start: NDArray[np.bool_] = (starts | ~is_in_run)[positions]
+        is_start: NDArray[np.bool_] = word_starts(text, self._cut)[positions]
+        is_start |= ~_RUN_TABLE[points[positions]]
         is_start &= ~self._is_continuation[ids]
-        if is_start.size:
-            is_start[0] = True
         return is_start
 
     def _build_tables(self, pieces: Sequence[str]) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
@@ -177,12 +201,11 @@ def cut_samples(document: TokenizedDocument, max_tokens: int) -> list[int]:
     return starts
 
 
-def _first_at(starts: list[int], positions: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Mark the first token at or after each character position."""
-    marks = np.zeros(positions.size + 1, dtype=np.bool_)
-    marks[np.searchsorted(positions, starts)] = True
-    marks[0] = True
-    return marks[:-1]
+def _marks(places: NDArray[np.integer], size: int) -> NDArray[np.bool_]:
+    """Return booleans that are True at the given places below size."""
+    marks = np.zeros(size + 1, dtype=np.bool_)
+    marks[places] = True
+    return marks[:size]
 
 
 def _is_punctuation(point: int) -> bool:

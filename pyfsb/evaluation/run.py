@@ -28,7 +28,7 @@ from pyfsb.evaluation.rows import TaskRows, describe_rows, read_task_rows, tasks
 from pyfsb.evaluation.scoring import Scored, score_answers
 from pyfsb.evaluation.submission import write_submission
 from pyfsb.inference.loading import MODEL_FOLDER, load_predictor
-from pyfsb.models.loading import find_weights
+from pyfsb.models.loading import count_stored_parameters, find_weights
 from pyfsb.processes import StopRequest
 from pyfsb.records import CheckpointRecord, EvalReport, Parent, Score
 from pyfsb.registry import find_entry
@@ -107,20 +107,16 @@ def _start(spec: RunSpec, workspace: Workspace, group: ProcessGroup, stop: StopR
         raise CheckpointError("nothing to evaluate: set model.checkpoint or data.corpus")
     folder, record = find_weights(uri), records.find_record(uri)
     parents: tuple[Parent, ...] = ()
-    num_parameters = 0
     if isinstance(record, CheckpointRecord):
         folder = folder / MODEL_FOLDER
         parents = (records.link(record, uri, base=workspace.uri, root=spec.output),)
-        num_parameters = record.num_parameters
     model = find_entry(spec.model.name).name
-    if not num_parameters:
-        num_parameters = sum(path.stat().st_size for path in folder.glob("*.safetensors")) // 4
     return _Job(
         spec=spec,
         workspace=workspace,
         base=Base(folder=folder, model=model, uri=uri, record=record),
         base_parents=parents,
-        num_parameters=num_parameters,
+        num_parameters=count_stored_parameters(folder),
         group=group,
         stop=stop,
     )

@@ -8,13 +8,14 @@ checkpoint.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -179,6 +180,15 @@ def max_positions(config: PreTrainedConfig) -> int:
 def count_parameters(model: nn.Module) -> int:
     """Return the number of parameters, tied ones once."""
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def count_stored_parameters(folder: Path) -> int:
+    """Return the number of parameters in a folder's safetensors files, from their headers alone."""
+    total = 0
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="numpy") as file:
+            total += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    return total
 
 
 def find_weights(name_or_uri: str) -> Path:

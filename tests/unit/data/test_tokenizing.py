@@ -91,6 +91,17 @@ def test_pieces_inside_a_word_never_begin_one() -> None:
     assert not any(np.array(inside) & document.word_starts)
 
 
+@settings(max_examples=200)
+@given(st.lists(MIXED, min_size=1, max_size=6))
+def test_documents_together_give_the_same_as_alone(texts: list[str]) -> None:
+    for together, alone in zip(
+        TOKENIZER.tokenize_batch(texts), map(TOKENIZER.tokenize, texts), strict=True
+    ):
+        assert together.ids.tolist() == alone.ids.tolist()
+        assert together.word_starts.tolist() == alone.word_starts.tolist()
+        assert together.sentence_starts.tolist() == alone.sentence_starts.tolist()
+
+
 def test_an_empty_document_has_no_tokens() -> None:
     document = TOKENIZER.tokenize("")
     assert document.ids.size == document.word_starts.size == 0
