@@ -7,13 +7,25 @@ Every stage reads and writes through these functions or through a `Workspace`. A
 
 from __future__ import annotations
 
+import glob
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from pyfsb.errors import DataError
 from pyfsb.storage.backends import Backend, LocalBackend, StoredFile, explain_os_error, replacing
 from pyfsb.storage.s3 import S3Backend
-from pyfsb.storage.uris import absolute, is_s3, join, normalise, relative, resolve
+from pyfsb.storage.uris import (
+    absolute,
+    glob_matches,
+    is_s3,
+    join,
+    normalise,
+    relative,
+    resolve,
+    split_glob,
+)
 
 __all__ = [
     "StoredFile",
@@ -22,9 +34,11 @@ __all__ = [
     "download",
     "exists",
     "explain_os_error",
+    "find_files",
     "is_s3",
     "join",
     "list_files",
+    "normalise",
     "read_bytes",
     "read_text",
     "relative",
@@ -32,6 +46,7 @@ __all__ = [
     "resolve",
     "size",
     "upload",
+    "version",
     "write_bytes",
     "write_if_absent",
     "write_text",
@@ -88,20 +103,66 @@ def exists(uri: str) -> bool:
 
 
 def size(uri: str) -> int:
-    """Return the bytes of a local file.
+    """Return a file's size in bytes.
 
     Raises:
         DataError: There is no such file.
     """
-    try:
-        return Path(normalise(uri)).stat().st_size
-    except FileNotFoundError:
-        raise DataError(f"no such file: {uri}") from None
+    return _backend(uri).size(normalise(uri))
+
+
+def version(uri: str) -> str:
+    """Return what changes with a file's content (S3: the ETag); empty on a disk.
+
+    Raises:
+        DataError: There is no such file.
+    """
+    return _backend(uri).version(normalise(uri))
 
 
 def list_files(uri: str) -> list[StoredFile]:
     """Return every file below a folder or prefix, sorted by path; empty when there is none."""
     return _backend(uri).list_files(normalise(uri))
+
+
+def find_files(root: str, pattern: str) -> list[StoredFile]:
+    """Return the files that a glob matches below a folder or prefix, sorted by path.
+
+    `*` stays within one folder and `**` crosses them, on a disk and on S3 alike.
+
+    Args:
+        root: The folder or prefix.
+        pattern: Relative to it, or an absolute path or s3:// URI, then paths are such, too.
+    """
+    if is_s3(pattern):
+        fixed, rest = split_glob(pattern)
+        prefix = f"{fixed}/" if rest else ""
+        found = find_files(fixed, rest) if rest else _stored(pattern)
+        return [replace(file, path=f"{prefix}{file.path}") for file in found]
+    if is_s3(root):
+        fixed, rest = split_glob(pattern)
+        if not rest:
+            return _stored(join(root, pattern), path=pattern)
+        found = list_files(join(root, fixed) if fixed else root)
+        prefix = f"{fixed}/" if fixed else ""
+        return [
+            replace(file, path=f"{prefix}{file.path}")
+            for file in found
+            if glob_matches(rest, file.path)
+        ]
+    names = glob.glob(pattern, root_dir=None if os.path.isabs(pattern) else root, recursive=True)
+    paths = [(name, Path(root, name)) for name in sorted(names)]
+    return [
+        StoredFile(path=name, num_bytes=path.stat().st_size)
+        for name, path in paths
+        if path.is_file()
+    ]
+
+
+def _stored(uri: str, path: str = "") -> list[StoredFile]:
+    if not exists(uri):
+        return []
+    return [StoredFile(path=path or uri, num_bytes=size(uri))]
 
 
 def delete(uri: str) -> None:

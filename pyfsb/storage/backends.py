@@ -12,6 +12,7 @@ import errno
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ class StoredFile:
     """Relative to the listed place, with forward slashes."""
     num_bytes: int
     """Size in bytes."""
+    version: str = ""
+    """Changes with the content (S3: the ETag); empty on a disk."""
 
 
 class Backend(Protocol):
@@ -44,6 +47,12 @@ class Backend(Protocol):
 
     def exists(self, uri: str) -> bool:
         """Say whether a file is there."""
+
+    def size(self, uri: str) -> int:
+        """Return a file's size in bytes."""
+
+    def version(self, uri: str) -> str:
+        """Return what changes with a file's content, or an empty text."""
 
     def list_files(self, uri: str) -> list[StoredFile]:
         """Return every file below a place, sorted by path."""
@@ -72,19 +81,30 @@ class LocalBackend:
             file.write(data)
 
     def write_if_absent(self, uri: str, data: bytes) -> bool:
-        """Put a file unless one is there (O_EXCL); return whether it was put."""
-        with _explained(uri, "write"):
-            Path(uri).parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with Path(uri).open("xb") as file:
-                    file.write(data)
-            except FileExistsError:
-                return False
+        """Put a file unless one is there (a hard link to a whole one); return whether it was."""
+        temporary = Path(f"{uri}.{uuid.uuid4().hex}")
+        try:
+            self.write(os.fspath(temporary), data)
+            with _explained(uri, "write"):
+                os.link(temporary, uri)
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink(missing_ok=True)
         return True
 
     def exists(self, uri: str) -> bool:
         """Say whether a file is there."""
         return Path(uri).is_file()
+
+    def size(self, uri: str) -> int:
+        """Return a file's size in bytes."""
+        with _explained(uri, "look for"):
+            return Path(uri).stat().st_size
+
+    def version(self, uri: str) -> str:
+        """Return an empty text: files on a disk are compared by size and time."""
+        return ""
 
     def list_files(self, uri: str) -> list[StoredFile]:
         """Return every file below a folder, sorted by path."""
@@ -142,6 +162,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 def _explained(uri: str, action: str) -> Iterator[None]:
     try:
         yield
+    except FileExistsError:
+        raise
     except FileNotFoundError:
         raise DataError(f"cannot {action} {uri}: no such file or folder") from None
     except OSError as exc:

@@ -12,12 +12,14 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import socket
 import threading
 import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from filelock import FileLock, Timeout
 
@@ -28,6 +30,9 @@ from pyfsb.processes import is_running
 LOCK_NAME = ".lock"
 LEASE_SECONDS = 60.0
 """An S3 lock not renewed for this long belongs to a dead run."""
+HOLDER_VARIABLE: Final = "FSB_LOCK_HOLDER"
+"""Environment variable: process id of the run that holds the output for the tasks it starts."""
+_WATCH_SECONDS: Final = 0.5
 
 _log = logging.getLogger(__name__)
 
@@ -36,15 +41,50 @@ _log = logging.getLogger(__name__)
 def hold_lock(output: str) -> Iterator[None]:
     """Hold an output for the length of the block.
 
+    A task of a run that holds it, named by `HOLDER_VARIABLE`, works under that run's lock.
+
     Raises:
         NotReadyError: Another run holds it; names the process and host.
     """
-    if storage.is_s3(output):
+    holder = _lender(output)
+    if holder is not None:
+        with _die_with(holder):
+            yield
+    elif storage.is_s3(output):
         with _hold_s3(output):
             yield
     else:
         with _hold_local(Path(output)):
             yield
+
+
+def _lender(output: str) -> int | None:
+    """Return the process that holds the output for this one, or None."""
+    holder = os.environ.get(HOLDER_VARIABLE)
+    if holder is None:
+        return None
+    owner = _read_owner(storage.join(output, LOCK_NAME if storage.is_s3(output) else ".owner"))
+    is_its = str(owner.get("process")) == holder and owner.get("host") == socket.gethostname()
+    return int(holder) if is_its and is_running(int(holder)) else None
+
+
+@contextlib.contextmanager
+def _die_with(holder: int) -> Iterator[None]:
+    """Kill this process soon after the lock's holder: then another run may take the output."""
+    stopped = threading.Event()
+
+    def watch() -> None:
+        while not stopped.wait(_WATCH_SECONDS):
+            if not is_running(holder):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        thread.join()
 
 
 @contextlib.contextmanager
@@ -72,7 +112,9 @@ def _hold_s3(output: str) -> Iterator[None]:
     is_strict = keeps_conditions(output)
     if not is_strict:
         _log.warning("%s ignores If-None-Match: the run lock on it is advisory", output)
-    if not (is_strict and storage.write_if_absent(uri, _encode(owner))):
+    is_put = is_strict and storage.write_if_absent(uri, _encode(owner))
+    # A put that was sent twice finds its own object there.
+    if not is_put and _read_owner(uri).get("token") != owner["token"]:
         _take_over(output, uri, owner)
     stopped = threading.Event()
     thread = threading.Thread(target=_renew, args=(uri, owner, stopped), daemon=True)
@@ -83,7 +125,8 @@ def _hold_s3(output: str) -> Iterator[None]:
         stopped.set()
         thread.join()
         with contextlib.suppress(StorageError):
-            storage.delete(uri)
+            if _read_owner(uri).get("token") == owner["token"]:
+                storage.delete(uri)
 
 
 def keeps_conditions(output: str) -> bool:
@@ -113,8 +156,14 @@ def _is_alive(held: dict[str, str]) -> bool:
 
 
 def _renew(uri: str, owner: dict[str, object], stopped: threading.Event) -> None:
+    """Renew the lease until told to stop; ask this process to stop when another run has it."""
     while not stopped.wait(LEASE_SECONDS / 4):
         try:
+            held = _read_owner(uri)
+            if held and held["token"] != owner["token"]:
+                _log.error("%s; this run was away too long and stops", _busy(uri, held))
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
             storage.write_bytes(uri, _encode(owner))
         except StorageError as exc:
             _log.warning("cannot renew the run lock: %s", exc)

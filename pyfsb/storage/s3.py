@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ PART_BYTES = 16 * 2**20
 """Files larger than this go up in parts; S3 allows 10,000 of them."""
 _MISSING = ("404", "NoSuchKey", "NotFound")
 _REFUSED = ("403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch")
+_USER_INFO = re.compile(r"(?:(?<=://)|^)[^/@\s]+@")
 
 
 class S3Backend:
@@ -37,9 +39,14 @@ class S3Backend:
         self._client: S3Client | None = None
 
     def read(self, uri: str) -> bytes:
-        """Return an object's bytes."""
+        """Return an object's bytes; an answer that breaks off is asked for again."""
+        from botocore.exceptions import HTTPClientError
+
         bucket, key = split_s3(uri)
         with _explained(uri, "read"):
+            for _ in range(_positive_number("FSB_S3_ATTEMPTS", 5) - 1):
+                with contextlib.suppress(HTTPClientError):
+                    return self.client.get_object(Bucket=bucket, Key=key)["Body"].read()
             return self.client.get_object(Bucket=bucket, Key=key)["Body"].read()
 
     def write(self, uri: str, data: bytes) -> None:
@@ -71,6 +78,19 @@ class S3Backend:
             return False
         return True
 
+    def size(self, uri: str) -> int:
+        """Return an object's size in bytes."""
+        bucket, key = split_s3(uri)
+        with _explained(uri, "look for"):
+            return self.client.head_object(Bucket=bucket, Key=key)["ContentLength"]
+
+    def version(self, uri: str) -> str:
+        """Return an object's ETag, or the time of its last change where the store has none."""
+        bucket, key = split_s3(uri)
+        with _explained(uri, "look for"):
+            found = self.client.head_object(Bucket=bucket, Key=key)
+        return found.get("ETag") or found["LastModified"].isoformat()
+
     def list_files(self, uri: str) -> list[StoredFile]:
         """Return every object below a prefix, sorted by path."""
         bucket, key = split_s3(uri)
@@ -81,7 +101,11 @@ class S3Backend:
             )
             found = [entry for page in pages for entry in page.get("Contents", [])]
         files = [
-            StoredFile(path=entry["Key"].removeprefix(prefix), num_bytes=entry["Size"])
+            StoredFile(
+                path=entry["Key"].removeprefix(prefix),
+                num_bytes=entry["Size"],
+                version=entry.get("ETag") or entry["LastModified"].isoformat(),
+            )
             for entry in found
             if entry["Key"] != prefix
         ]
@@ -139,9 +163,24 @@ def _make_client() -> S3Client:
         response_checksum_validation="when_required",
         user_agent_extra="fengshenbang",
     )
+    endpoint = _endpoint()
+    if endpoint and not endpoint.startswith(("http://", "https://")):
+        raise ConfigError(
+            f"AWS_ENDPOINT_URL_S3={_without_secrets(endpoint)!r}; expected http://host:port or "
+            "https://host"
+        )
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
     # A session of our own reads the environment now; the default one keeps what it read first.
     return boto3.session.Session().client("s3", config=config, region_name=region)
+
+
+def _endpoint() -> str | None:
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+
+
+def _without_secrets(text: object) -> str:
+    """Return a text without the user names and passwords of URLs in it."""
+    return _USER_INFO.sub("", str(text))
 
 
 def _positive_number(name: str, default: int) -> int:
@@ -155,23 +194,32 @@ def _positive_number(name: str, default: int) -> int:
 def _explained(uri: str, action: str) -> Iterator[None]:
     """Turn boto3's errors into ours; no key or token is ever part of the text."""
     from boto3.exceptions import Boto3Error
-    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+    from botocore.exceptions import (
+        BotoCoreError,
+        ClientError,
+        NoCredentialsError,
+        ParamValidationError,
+    )
 
     try:
         yield
     except ClientError as exc:
         raise _client_error(exc, uri, action) from None
+    except (ParamValidationError, ValueError) as exc:
+        raise ConfigError(f"cannot {action} {uri}: {_without_secrets(exc)}") from None
     except NoCredentialsError:
         raise ConfigError(
             f"cannot {action} {uri}: no S3 keys in the environment; set AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY, or give the pod a role"
         ) from None
     except (BotoCoreError, Boto3Error) as exc:
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        if isinstance(exc.__context__, ClientError):  # a transfer wraps what the store answered
+            raise _client_error(exc.__context__, uri, action) from None
         attempts = _positive_number("FSB_S3_ATTEMPTS", 5)
+        endpoint = _endpoint() or "the default of the region"
         raise StorageError(
-            f"cannot {action} {uri} after {attempts} attempts: {exc}; the endpoint in use is "
-            f"{endpoint or 'the default of the region'} (AWS_ENDPOINT_URL_S3)"
+            f"cannot {action} {uri} after {attempts} attempts: {_without_secrets(exc)}; the "
+            f"endpoint in use is {_without_secrets(endpoint)} (AWS_ENDPOINT_URL_S3)"
         ) from None
 
 

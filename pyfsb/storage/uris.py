@@ -6,8 +6,10 @@ A trailing slash never matters. Called by everything that names a place; never t
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import posixpath
+from collections.abc import Sequence
 from pathlib import Path
 
 from pyfsb.errors import ConfigError
@@ -81,3 +83,31 @@ def resolve(link: str, base: str) -> str:
     if is_s3(link) or os.path.isabs(link):
         return normalise(link)
     return join(absolute(base), link)
+
+
+def split_glob(pattern: str) -> tuple[str, str]:
+    """Return the folders of a glob that hold no wildcard, and the rest."""
+    parts = pattern.split("/")
+    count = next((n for n, part in enumerate(parts) if set(part) & set("*?[")), len(parts))
+    return "/".join(parts[:count]), "/".join(parts[count:])
+
+
+def glob_matches(pattern: str, path: str) -> bool:
+    """Say whether a relative path matches, with the meaning that `glob` gives a pattern on a disk.
+
+    `*`, `?` and `[…]` stay within one folder and leave names with a leading dot out; `**` stands
+    for any number of folders.
+    """
+    return _parts_match(pattern.split("/"), path.split("/"))
+
+
+def _parts_match(patterns: Sequence[str], names: Sequence[str]) -> bool:
+    if not patterns:
+        return not names
+    first, rest = patterns[0], patterns[1:]
+    if first == "**":
+        visible = next((n for n, name in enumerate(names) if name.startswith(".")), len(names))
+        return any(_parts_match(rest, names[skip:]) for skip in range(visible + 1))
+    if not names or (names[0].startswith(".") and not first.startswith(".")):
+        return False
+    return fnmatch.fnmatchcase(names[0], first) and _parts_match(rest, names[1:])

@@ -3,20 +3,23 @@
 
 For a folder on disk the workspace is that folder. For an `s3://` prefix it is a mirror below
 `FSB_CACHE` (default `~/.cache/fsb`): `pull` brings what is missing, `push` sends what was written.
+The mirror remembers which version of an object each file is, so a changed one is read again.
 Every stage opens one on its output; nothing else maps URIs to paths.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pyfsb import storage
 
-_ALWAYS_READ_BYTES = 1 << 20
+_VERSIONS_NAME = ".versions.json"
+"""In a mirror: for each file the object's version, and size and time of the file itself."""
 
 
 def cache_folder() -> Path:
@@ -44,8 +47,7 @@ class Workspace:
     def pull(self, *folders: str) -> Path:
         """Bring the files below the given sub-folders (all, when none is named).
 
-        Files that are there with the right size are kept, small ones are read again: a record
-        may be replaced by one of the same size.
+        What is here in the version that the store has is kept.
 
         Returns:
             The local folder.
@@ -53,12 +55,44 @@ class Workspace:
         if self.is_mirror:
             for folder in folders or ("",):
                 base = storage.join(self.uri, folder) if folder else self.uri
-                for file in storage.list_files(base):
-                    target = self.path / folder / file.path
-                    is_here = target.is_file() and target.stat().st_size == file.num_bytes
-                    if not is_here or file.num_bytes < _ALWAYS_READ_BYTES:
-                        storage.download(storage.join(base, file.path), target)
+                self._fetch({f"{folder}/{f.path}".lstrip("/"): f for f in storage.list_files(base)})
         return self.path
+
+    def pull_exactly(self, folder: str) -> Path:
+        """Bring a sub-folder and delete what is only here: the store is what counts.
+
+        Returns:
+            The local sub-folder.
+        """
+        if self.is_mirror:
+            files = storage.list_files(storage.join(self.uri, folder))
+            names = {f"{folder}/{file.path}" for file in files}
+            for path in (self.path / folder).rglob("*"):
+                if path.is_file() and path.relative_to(self.path).as_posix() not in names:
+                    path.unlink(missing_ok=True)
+            self.pull(folder)
+        return self.path / folder
+
+    def pull_file(self, name: str) -> None:
+        """Bring one file of the folder; nothing happens when the store has none."""
+        if self.is_mirror and storage.exists(storage.join(self.uri, name)):
+            storage.download(storage.join(self.uri, name), self.path / name)
+
+    def _fetch(self, files: Mapping[str, storage.StoredFile]) -> None:
+        versions = self._read_versions()
+        for name, file in files.items():
+            if versions.get(name) != _describe(file.version, self.path / name):
+                storage.download(storage.join(self.uri, name), self.path / name)
+                versions[name] = _describe(file.version, self.path / name)
+        if files:
+            storage.write_text(str(self.path / _VERSIONS_NAME), json.dumps(versions))
+
+    def _read_versions(self) -> dict[str, list[str | int]]:
+        path = self.path / _VERSIONS_NAME
+        versions: dict[str, list[str | int]] = (
+            json.loads(path.read_text()) if path.is_file() else {}
+        )
+        return versions
 
     def push(self, paths: Iterable[Path]) -> None:
         """Send local files, or every file below local folders, in the order given."""
@@ -70,6 +104,14 @@ class Workspace:
                 if file.is_file():
                     name = file.relative_to(self.path).as_posix()
                     storage.upload(file, storage.join(self.uri, name))
+                    self._remember(name)
+
+    def _remember(self, name: str) -> None:
+        """Note the version of an object that was just sent, so that it is not read back."""
+        versions = self._read_versions()
+        version = storage.version(storage.join(self.uri, name))
+        versions[name] = _describe(version, self.path / name)
+        storage.write_text(str(self.path / _VERSIONS_NAME), json.dumps(versions))
 
     def remove(self, folder: str) -> None:
         """Delete a sub-folder here and there; what marks it complete goes first (`*.json`)."""
@@ -79,6 +121,15 @@ class Workspace:
             for file in sorted(files, key=lambda file: not file.path.endswith(".json")):
                 storage.delete(storage.join(base, file.path))
         shutil.rmtree(self.path / folder, ignore_errors=True)
+
+
+def _describe(version: str, path: Path) -> list[str | int]:
+    """Return what tells whether a local file is still the object of that version."""
+    try:
+        status = path.stat()
+    except OSError:
+        return []
+    return [version, status.st_size, status.st_mtime_ns]
 
 
 def localise(uri: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -70,6 +71,46 @@ def test_missing_keys_are_named(s3: str, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(storage, "_S3", s3_module.S3Backend())
     with pytest.raises(ConfigError, match="set AWS_ACCESS_KEY_ID"):
         storage.read_bytes(storage.join(s3, "x"))
+
+
+@pytest.mark.parametrize("endpoint", ["localhost:9000", "user:s3cr3t@host:1", "ftp://h"])
+def test_a_wrong_endpoint_is_named_without_its_secrets(
+    endpoint: str, s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
+    monkeypatch.setattr(storage, "_S3", s3_module.S3Backend())
+    with pytest.raises(ConfigError, match="expected http://host:port or https://host") as caught:
+        storage.exists(storage.join(s3, "x"))
+    assert "s3cr3t" not in str(caught.value)
+
+
+def test_no_password_of_an_endpoint_is_shown(
+    s3: str, monkeypatch: pytest.MonkeyPatch, free_port: int
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://user:s3cr3t@127.0.0.1:{free_port}")
+    monkeypatch.setenv("FSB_S3_ATTEMPTS", "1")
+    monkeypatch.setattr(storage, "_S3", s3_module.S3Backend())
+    with pytest.raises(StorageError) as caught:
+        storage.write_bytes(storage.join(s3, "x"), b"1")
+    assert "s3cr3t" not in str(caught.value)
+    assert f"http://127.0.0.1:{free_port}" in str(caught.value)
+
+
+def test_a_wrong_bucket_name_is_a_wrong_setting(s3: str) -> None:
+    with pytest.raises(ConfigError, match="Invalid bucket name"):
+        storage.exists("s3://b*d name/x")
+
+
+def test_a_refused_upload_is_told_as_refused(
+    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "x").write_bytes(b"1")
+    with pytest.raises(DataError, match="there is no bucket 'other'"):
+        storage.upload(tmp_path / "x", "s3://other/x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-secret")
+    monkeypatch.setattr(storage, "_S3", s3_module.S3Backend())
+    with pytest.raises(ConfigError, match="the store refuses these keys"):
+        storage.upload(tmp_path / "x", storage.join(s3, "x"))
 
 
 @pytest.mark.parametrize(
@@ -183,6 +224,56 @@ def test_a_workspace_mirrors_a_prefix(
     assert [file.path for file in storage.list_files(uri)] == ["y"]
 
 
+def test_globs_find_the_same_on_s3_as_on_a_disk(s3: str) -> None:
+    for name in ("raw/a.jsonl", "raw/deep/b.jsonl", "c.jsonl"):
+        storage.write_bytes(storage.join(s3, name), b"xx")
+    for root, pattern, expected in (
+        (s3, "raw/*.jsonl", ["raw/a.jsonl"]),
+        (s3, "**/*.jsonl", ["c.jsonl", "raw/a.jsonl", "raw/deep/b.jsonl"]),
+        (s3, "raw/a.jsonl", ["raw/a.jsonl"]),
+        (s3, "none.jsonl", []),
+        ("/elsewhere", f"{s3}/raw/*.jsonl", [f"{s3}/raw/a.jsonl"]),
+        ("/elsewhere", f"{s3}/c.jsonl", [f"{s3}/c.jsonl"]),
+    ):
+        assert [file.path for file in storage.find_files(root, pattern)] == expected
+
+
+def test_a_mirror_follows_objects_of_equal_size(s3: str) -> None:
+    uri = storage.join(s3, "run")
+    storage.write_bytes(storage.join(uri, "weights"), b"1" * (2 << 20))
+    assert (localise(uri) / "weights").read_bytes()[:1] == b"1"
+    storage.write_bytes(storage.join(uri, "weights"), b"2" * (2 << 20))
+    assert (localise(uri) / "weights").read_bytes()[:1] == b"2"
+
+
+def test_what_is_unchanged_is_not_read_again(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace = Workspace(storage.join(s3, "run"))
+    (workspace.path / "sent").parent.mkdir(parents=True)
+    (workspace.path / "sent").write_bytes(b"1")
+    workspace.push([workspace.path / "sent"])
+    storage.write_bytes(storage.join(workspace.uri, "fetched"), b"2")
+    workspace.pull()
+    read: list[str] = []
+    monkeypatch.setattr(storage, "download", lambda uri, _path: read.append(uri))
+    workspace.pull()
+    assert read == []
+    (workspace.path / "sent").write_bytes(b"9")  # changed here, not sent
+    workspace.pull()
+    assert read == [storage.join(workspace.uri, "sent")]
+
+
+def test_an_exact_pull_forgets_what_the_store_has_not(s3: str) -> None:
+    workspace = Workspace(storage.join(s3, "run"))
+    for name in ("state/step-1/x", "state/step-2/x"):
+        (workspace.path / name).parent.mkdir(parents=True)
+        (workspace.path / name).write_bytes(b"1")
+    workspace.push([workspace.path / "state"])
+    storage.delete(storage.join(workspace.uri, "state/step-2/x"))
+    workspace.pull_exactly("state")
+    assert (workspace.path / "state/step-1/x").is_file()
+    assert not (workspace.path / "state/step-2/x").exists()
+
+
 def test_a_strict_store_refuses_the_second_writer(strict_s3: str) -> None:
     uri = storage.join(strict_s3, "x")
     assert storage.write_if_absent(uri, b"1")
@@ -242,3 +333,36 @@ def test_a_held_lock_is_renewed(s3: str, monkeypatch: pytest.MonkeyPatch) -> Non
         first = json.loads(storage.read_text(uri))["renewed"]
         time.sleep(0.5)
         assert json.loads(storage.read_text(uri))["renewed"] > first
+
+
+def test_a_lock_that_another_run_took_is_left_alone_and_stops_this_run(
+    s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import json
+
+    monkeypatch.setattr(locks, "LEASE_SECONDS", 0.4)
+    stopped: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda _pid, number: stopped.append(number))
+    uri = storage.join(s3, locks.LOCK_NAME)
+    with locks.hold_lock(s3):
+        owner = {"process": 1, "host": "elsewhere", "token": "t", "renewed": time.time()}
+        storage.write_text(uri, json.dumps(owner))
+        time.sleep(0.5)
+    assert stopped == [signal.SIGTERM]
+    assert json.loads(storage.read_text(uri))["token"] == "t"
+
+
+def test_a_put_that_was_sent_twice_is_not_another_run(
+    strict_s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = storage.write_if_absent
+
+    def put_twice(uri: str, data: bytes) -> bool:
+        put(uri, data)
+        return put(uri, data)
+
+    monkeypatch.setattr(locks, "keeps_conditions", lambda _output: True)
+    monkeypatch.setattr(storage, "write_if_absent", put_twice)
+    with locks.hold_lock(strict_s3):
+        pass
+    assert storage.list_files(strict_s3) == []
