@@ -36,11 +36,8 @@ class _JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
-def configure_logging(*, prefix: str = "") -> None:
+def configure_logging() -> None:
     """Send log lines to stderr in the format that the environment asks for.
-
-    Args:
-        prefix: Shown before each text line, such as `rank 1`.
 
     Raises:
         ConfigError: `FSB_LOG_LEVEL` or `FSB_LOG_FORMAT` is not a known value.
@@ -52,7 +49,7 @@ def configure_logging(*, prefix: str = "") -> None:
     if layout not in ("text", "json"):
         raise ConfigError(f"FSB_LOG_FORMAT={layout!r}; expected text or json")
     handler = logging.StreamHandler(sys.stderr)
-    text = f"%(asctime)s %(levelname).1s {prefix + ' ' if prefix else ''}%(name)s: %(message)s"
+    text = "%(asctime)s %(levelname).1s %(name)s: %(message)s"
     handler.setFormatter(
         _JsonFormatter() if layout == "json" else logging.Formatter(text, datefmt="%H:%M:%S")
     )

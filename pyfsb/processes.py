@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import logging
 import os
 import signal
@@ -19,22 +20,33 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
 
-from pyfsb.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_TERMINATED, FsbError
+from pyfsb.errors import (
+    EXIT_FAILURE,
+    EXIT_INTERRUPTED,
+    EXIT_TERMINATED,
+    FsbError,
+    StorageError,
+)
 from pyfsb.logs import configure_logging
 
 _PR_SET_PDEATHSIG = 1
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _log = logging.getLogger(__name__)
 
 
-def die_with_parent() -> None:
+def die_with_parent(parent: int | None = None) -> None:
     """Ask the kernel to kill this process when its parent ends, however it ends.
 
     `torchrun` gives its workers sessions of their own, so killing the process group of a run
     would leave them writing. Only Linux can; elsewhere this does nothing.
+
+    Args:
+        parent: Process id of the parent, when it may have ended before this call; None takes the
+            present one.
     """
     if not sys.platform.startswith("linux"):
         return
-    parent = os.getppid()
+    parent = parent or os.getppid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -190,6 +202,16 @@ def run_stage_main(
     except FsbError as exc:
         report(exc)
         return exc.exit_code
+    except OSError as exc:
+        if exc.errno not in _DISK_ERRORS:
+            raise
+        place = f" at {exc.filename}" if exc.filename else ""
+        error = StorageError(
+            f"{exc.strerror}{place}; free some space or choose another output, then run the same "
+            "command again"
+        )
+        report(error)
+        return error.exit_code
     except KeyboardInterrupt:
         _log.warning("interrupted; the same command continues from what is complete")
         return EXIT_INTERRUPTED

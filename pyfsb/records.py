@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, TypeAlias
+from typing import Annotated, ClassVar, Final, Literal, TypeAlias
 
 import xxhash
 from pydantic import Field, TypeAdapter, ValidationError
@@ -23,7 +23,15 @@ from pyfsb import __version__, storage
 from pyfsb.errors import CheckpointError, DataError
 from pyfsb.schema import Json, Schema, canonical_json
 
-RECORD_NAME = "record.json"
+RECORD_NAME: Final = "record.json"
+MODEL_FOLDER: Final = "model"
+"""Sub-folder of a CheckpointRecord that `from_pretrained` loads."""
+CORPUS_FOLDER: Final = "corpus"
+LABELLED_FOLDER: Final = "labelled"
+"""Sub-folders of the data stage, a DatasetRecord in each."""
+WEIGHTS_KIND: Final = "ModelFolder"
+"""`kind` of a parent that is a Hugging Face folder without a record."""
+_WEIGHT_FILES: Final = ("*.json", "*.safetensors", "*.txt", "*.model")
 
 
 class FileEntry(Schema):
@@ -38,14 +46,14 @@ class FileEntry(Schema):
 
 
 class Parent(Schema):
-    """A link to a record that this one was made from."""
+    """A link to a record, or to a Hugging Face folder, that this one was made from."""
 
     kind: str
-    """Kind of that record."""
+    """Kind of that record; `ModelFolder` for a folder without one."""
     uri: str
     """Its folder: relative inside one run, absolute otherwise."""
     digest: str
-    """Its digest when it was read."""
+    """Its digest when it was read (of a folder: `describe_weights`)."""
 
 
 class BaseRecord(Schema):
@@ -107,7 +115,7 @@ class DatasetRecord(BaseRecord):
     vocabulary_size: int = 0
     """Pieces of the vocabulary."""
     vocabulary_digest: str = ""
-    """sha256 of vocab.txt; a checkpoint with another one does not fit."""
+    """sha256 of the pieces as canonical JSON; a checkpoint with another one does not fit."""
     splits: dict[str, int] = {}
     """Rows of each split of a labelled set."""
     labels: tuple[str, ...] = ()
@@ -144,9 +152,9 @@ class CheckpointRecord(BaseRecord):
     loss: float | None
     """Mean loss over the last tenth of the steps, in nats per target; None without steps."""
     max_tokens: int
-    """Tokens of an input at most, special tokens included."""
+    """Tokens of an input at most, special ones included; of an n-gram model characters."""
     vocabulary_digest: str
-    """sha256 of vocab.txt."""
+    """sha256 of the pieces as canonical JSON."""
 
 
 class Score(Schema):
@@ -173,9 +181,9 @@ class Score(Schema):
     seed_values: tuple[float, ...]
     """Value of each seed."""
     majority_label: str
-    """Most frequent label of the scored rows."""
+    """Most frequent label of the scored rows; tagging: `no entities` or `known entities`."""
     majority_value: float
-    """Share of that label: the score of answering it always."""
+    """Share of rows right by always answering it; tagging: by the better of the two."""
     p_value: float
     """One-sided exact binomial test that the first seed is not above the majority."""
     value_all_rows: float
@@ -288,6 +296,11 @@ def hash_file(path: Path) -> str:
     return state.hexdigest()
 
 
+def hash_bytes(data: bytes) -> str:
+    """Return the hexadecimal xxh3-128 of bytes."""
+    return xxhash.xxh3_128(data).hexdigest()
+
+
 def describe_files(folder: Path, paths: Iterable[Path]) -> tuple[FileEntry, ...]:
     """Return entries of files below a record's folder, sorted by path."""
     return tuple(
@@ -338,6 +351,29 @@ def link(record: Record, uri: str, *, base: str, root: str) -> Parent:
     """Return a lineage link to a record at `uri` for a record in `base`, of the run in `root`."""
     place = storage.relative(uri, base, root=root)
     return Parent(kind=record.kind, uri=place, digest=record.digest)
+
+
+def link_weights(folder: Path, uri: str, *, base: str, root: str) -> Parent:
+    """Return a lineage link to a Hugging Face folder without a record.
+
+    Args:
+        folder: Its files, on this machine.
+        uri: Where it lies on storage.
+        base: Folder of the record that gets the link.
+        root: Output of the run.
+    """
+    place = storage.relative(uri, base, root=root)
+    return Parent(kind=WEIGHTS_KIND, uri=place, digest=describe_weights(folder))
+
+
+def describe_weights(folder: Path) -> str:
+    """Return the digest of a Hugging Face folder: names and hashes of config, weights, tokenizer.
+
+    Every byte is read, so that other weights of the same shape give another digest.
+    """
+    paths = {path for pattern in _WEIGHT_FILES for path in folder.glob(pattern)}
+    rows = [[entry.path, entry.xxh3] for entry in describe_files(folder, paths)]
+    return "sha256:" + hashlib.sha256(canonical_json(rows).encode()).hexdigest()
 
 
 def verify_files(files: Iterable[FileEntry], folder: Path) -> None:

@@ -106,10 +106,10 @@ def parse_yaml(text: str, *, source: str) -> object:
     """
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader, see above
-    except yaml.YAMLError as exc:
-        raise ConfigError(f"{source}: not valid YAML: {exc}") from None
     except ConfigError as exc:
         raise ConfigError(f"{source}: {exc}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as exc:
+        raise ConfigError(f"{source}: not valid YAML: {exc}") from None
 
 
 def parse_yaml_mapping(text: str, *, source: str) -> Json:

@@ -85,4 +85,6 @@ def set_value(value: Json, override: str) -> None:
 
 def _first_existing(path: str, root: str) -> str:
     """Return a path relative to the working directory if it is there, else relative to root."""
+    if storage.is_s3(path):
+        return path
     return storage.absolute(path) if Path(path).exists() else storage.join(root, path)

@@ -97,12 +97,14 @@ def stage_hash(spec: RunSpec, stage: Stage) -> str:
     """Return the digest of every setting that a stage's result depends on.
 
     Where things lie and how they are made (paths, ports, numbers of processes) are not part of
-    it: a run may continue on another machine, and contents are compared by records' digests.
+    it: a run may continue on another machine, and contents are compared by digests: of the files
+    in a DatasetRecord, and of the records and first weights that a record links to.
     """
     runtime = {"root", "corpus", "train", "test", "num_processes"}
     serving_runtime = {"host", "port", "startup_timeout_seconds"}
     dump = spec.model_dump(mode="json")
     data = {key: value for key, value in dump["data"].items() if key not in runtime}
+    data["vocabulary"]["file"] = bool(spec.data.vocabulary.file)
     model = {"name": spec.model.name, "config": spec.model.config}
     parts: dict[Stage, Json] = {
         Stage.DATA: {"seed": spec.seed, "data": data},

@@ -56,7 +56,7 @@ class VocabularySpec(Schema):
 
     file: str | None = None
     """A vocab.txt, one piece a line. None trains one on the corpus."""
-    size: PositiveInt = 12800
+    size: Annotated[int, Field(ge=16)] = 12800
     """Pieces at most when trained; 12,800 is the size of the Erlangshen-DeBERTa-v2 vocabulary."""
     lowercase: bool = True
     """Lower-case Latin text and strip accents, as the Chinese BERT vocabularies expect."""
@@ -77,6 +77,10 @@ class TaskSpec(Schema):
     """Column or key of the label; family tag: a list of {start, end, type}, end exclusive."""
     labels: tuple[str, ...] = ()
     """The allowed labels (tag: entity types). Empty takes those that occur, sorted."""
+    template: str | None = None
+    """Column or key of the name of the template that a row was made from. Rows of one template
+    count as overlapping, as rows of one text do; a row without the key, or with a blank, has no
+    template. None: no row has one."""
 
     @model_validator(mode="after")
     def _fields_fit_family(self) -> Self:

@@ -8,17 +8,27 @@ the records that are there now. A record made otherwise stops the run: nothing i
 from __future__ import annotations
 
 import logging
+from collections import Counter
+from collections.abc import Iterable
 
 from pyfsb import records, storage
 from pyfsb.config import RunSpec, Stage, stage_hash
 from pyfsb.engines.protocol import StageResult
-from pyfsb.errors import ConfigError, DataError
-from pyfsb.records import DatasetRecord, Record
+from pyfsb.errors import ConfigError
+from pyfsb.records import (
+    CORPUS_FOLDER,
+    LABELLED_FOLDER,
+    WEIGHTS_KIND,
+    DatasetRecord,
+    FileEntry,
+    Parent,
+    Record,
+)
 from pyfsb.schema import Json, parse_yaml_mapping
+from pyfsb.storage.workspace import localise
 
 SPEC_NAME = "spec.yaml"
-CORPUS_FOLDER = "corpus"
-LABELLED_FOLDER = "labelled"
+_REMEDY = "choose another output, or remove that folder and those after it"
 _log = logging.getLogger(__name__)
 
 
@@ -74,38 +84,105 @@ def _check_same(
         changes = changed_keys(before or {}, spec.to_json())
         shown = "; ".join(changes[:6]) or "settings that are not in its spec.yaml"
         raise ConfigError(
-            f"{place} is complete, but was made with other settings ({shown}); choose another "
-            "output, or remove that folder and those after it"
+            f"{place} is complete, but was made with other settings ({shown}); {_REMEDY}"
         )
     if isinstance(record, DatasetRecord):
         _check_inputs(spec, place, record)
     for parent in record.parents:
-        uri = storage.resolve(parent.uri, place)
-        now = records.find_record(uri)
-        if now is not None and now.digest != parent.digest:
-            raise ConfigError(
-                f"{place} was made from another {parent.kind} than the one in {uri}; choose "
-                "another output, or remove that folder and those after it"
-            )
+        _check_parent(spec, place, parent)
+    if stage in (Stage.TRAINING, Stage.EVALUATION):
+        _check_base(spec, stage, place, record)
+
+
+def _check_parent(spec: RunSpec, place: str, parent: Parent) -> None:
+    """Refuse a parent that is another one now; task files are read by no stage but evaluation."""
+    uri = storage.resolve(parent.uri, place)
+    if parent.kind == WEIGHTS_KIND:
+        return
+    now = records.find_record(uri)
+    if now is None:
+        return
+    if now.digest != parent.digest:
+        raise ConfigError(
+            f"{place} was made from another {parent.kind} than the one in {uri}; {_REMEDY}"
+        )
+    if isinstance(now, DatasetRecord) and uri.startswith(spec.output_of(Stage.EVALUATION)):
+        _compare(place, now.inputs, _stored(spec.data.root, now.inputs))
+
+
+def _check_base(spec: RunSpec, stage: Stage, place: str, record: Record) -> None:
+    """Refuse a result that started from other weights than the spec names now."""
+    if spec.model.checkpoint is None or (stage is Stage.EVALUATION and spec.data.corpus):
+        return
+    links = [p for p in record.parents if p.kind in (WEIGHTS_KIND, "CheckpointRecord")]
+    now = records.find_record(spec.model.checkpoint)
+    if now is None:
+        digest = records.describe_weights(localise(spec.model.checkpoint))
+    else:
+        digest = now.digest
+    if digest not in {parent.digest for parent in links}:
+        raise ConfigError(
+            f"{place} started from other weights than those in {spec.model.checkpoint}; {_REMEDY}"
+        )
 
 
 def _check_inputs(spec: RunSpec, place: str, record: DatasetRecord) -> None:
-    """Compare names and sizes of the files that were read; contents are not read again."""
-    for entry in record.inputs:
-        if record.form == "labelled":
+    """Compare the files that were read with those that would be read now.
+
+    A user's rows and vocabulary are small and compared byte by byte, a corpus by names and sizes.
+    """
+    data = spec.data
+    if record.form == "labelled":
+        now = [_read_entry(uri) for uri in (data.train, data.test) if uri]
+    else:
+        files = [file for pattern in data.corpus for file in storage.find_files(data.root, pattern)]
+        now = [FileEntry(path=file.path, num_bytes=file.num_bytes, xxh3="") for file in files]
+        now += [_read_entry(uri) for uri in [data.vocabulary.file] if uri]
+    _compare(place, record.inputs, now)
+
+
+def _read_entry(uri: str) -> FileEntry:
+    content = storage.read_bytes(uri)
+    name = storage.normalise(uri).rpartition("/")[2]
+    return FileEntry(path=name, num_bytes=len(content), xxh3=records.hash_bytes(content))
+
+
+def _stored(root: str, entries: Iterable[FileEntry]) -> list[FileEntry]:
+    """Return the files of a record that are still there, with the sizes they have now."""
+    uris = {entry.path: storage.join(root, entry.path) for entry in entries}
+    return [
+        FileEntry(path=path, num_bytes=storage.size(uri), xxh3="")
+        for path, uri in uris.items()
+        if storage.exists(uri)
+    ]
+
+
+def _by_name(entries: Iterable[FileEntry]) -> dict[tuple[str, int], FileEntry]:
+    """Return entries by name and number: training and test files may have the same name."""
+    seen: Counter[str] = Counter()
+    result = {}
+    for entry in entries:
+        result[entry.path, seen[entry.path]] = entry
+        seen[entry.path] += 1
+    return result
+
+
+def _compare(place: str, then: Iterable[FileEntry], now: Iterable[FileEntry]) -> None:
+    """Refuse files that were added, taken away or changed; a hash of "" is not compared."""
+    before, after = _by_name(then), _by_name(now)
+    for key in sorted(before.keys() | after.keys()):
+        old, new, path = before.get(key), after.get(key), key[0]
+        if old is None:
+            change = f"without {path}, which the spec names now"
+        elif new is None:
+            change = f"from {path}, which is gone or not named any more"
+        elif old.num_bytes != new.num_bytes:
+            change = f"from {path} with {old.num_bytes} bytes; it has {new.num_bytes} now"
+        elif new.xxh3 and new.xxh3 != old.xxh3:
+            change = f"from {path} with other content"
+        else:
             continue
-        uri = storage.join(spec.data.root, entry.path)
-        if storage.is_s3(uri):
-            continue
-        try:
-            size = storage.size(uri)
-        except DataError:
-            raise ConfigError(f"{place} was made from {uri}, which is gone") from None
-        if size != entry.num_bytes:
-            raise ConfigError(
-                f"{place} was made from {uri} with {entry.num_bytes} bytes; it has {size} now: "
-                "choose another output, or remove that folder and those after it"
-            )
+        raise ConfigError(f"{place} was made {change}: {_REMEDY}")
 
 
 def changed_keys(before: Json, after: Json, prefix: str = "") -> list[str]:

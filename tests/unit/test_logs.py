@@ -10,11 +10,11 @@ from pyfsb.logs import configure_logging
 
 
 def test_lines_go_to_stderr_with_level_and_name(capsys: pytest.CaptureFixture[str]) -> None:
-    configure_logging(prefix="rank 1")
+    configure_logging()
     logging.getLogger("pyfsb.x").info("字 %d", 3)
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.rstrip().endswith("I rank 1 pyfsb.x: 字 3")
+    assert captured.err.rstrip().endswith("I pyfsb.x: 字 3")
 
 
 def test_json_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -100,3 +101,18 @@ def test_a_bug_is_not_hidden() -> None:
 
     with pytest.raises(RuntimeError, match="bug"):
         run_stage_main(main)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_full_disk_is_told_in_one_line(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> int:
+        raise OSError(number, os.strerror(number), "/a/b")
+
+    assert run_stage_main(fail) == 75
+    assert f"error: StorageError: {os.strerror(number)} at /a/b;" in capsys.readouterr().err
+
+
+def test_a_process_whose_parent_has_gone_ends() -> None:
+    code = "from pyfsb.processes import die_with_parent; die_with_parent(1 << 21); print('alive')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (-signal.SIGKILL, b"")

@@ -94,3 +94,9 @@ def test_digests_do_not_depend_on_the_order_of_keys() -> None:
     assert digest({"a": 1, "b": [1, 2]}) == digest({"b": [1, 2], "a": 1})
     assert digest({"a": 1}) != digest({"a": 2})
     assert canonical_json({"文": "字"}) == '{"文":"字"}'
+
+
+@pytest.mark.parametrize("text", ["2024-13-45", "!!int foo", "!!binary 文"])
+def test_values_that_yaml_cannot_build_are_named(text: str) -> None:
+    with pytest.raises(ConfigError, match="--set name: not valid YAML"):
+        parse_yaml(text, source="--set name")
