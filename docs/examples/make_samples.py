@@ -3,8 +3,9 @@
 
 Words, forms and passages in `samples/` are written for this project; this script only puts them
 together, always in the same way. The result has the layout of the real benchmark files, so the
-same run spec works on both. Rows carry the name of the form they were made from (`template`);
-training and held-out rows share no form.
+same run spec works on both. Rows carry the name of what they were made from: the benchmark files
+their form (`template`), of which training and held-out files share none; the files of one's own
+their set (`template_name`), of which no two share a form, a message body or a marked word.
 """
 
 from __future__ import annotations
@@ -25,6 +26,10 @@ from pyfsb.seeding import hash64
 HERE = Path(__file__).parent
 T = TypeVar("T")
 Row = dict[str, Any]
+TEMPLATE = "template_name"
+NUM_SETS = 10
+NUM_CORPUS_BODIES = 12
+"""Message bodies of each label that the corpus quotes."""
 
 
 def pick(items: Sequence[T], *key: int) -> T:
@@ -77,64 +82,85 @@ def reviews(words: Row, split: str, num_rows: int) -> list[Row]:
     return [{"id": place, **row} for place, row in enumerate(rows)]
 
 
-def messages(words: Row, per_label: int) -> list[Row]:
+def dealt(items: Sequence[T], number: int) -> Sequence[T]:
+    """Return what one of the sets gets; no other set gets any of it."""
+    return items[number::NUM_SETS]
+
+
+def messages(words: Row) -> list[Row]:
     """Return messages to a shop with what they are about: a data set of one's own."""
-    forms, rows, seen = words["messages"]["forms"], [], set()
-    for place, (label, bodies) in enumerate(words["messages"]["labels"].items()):
-        number = count = 0
-        while count < per_label:
-            key = (place, number, 11)
-            form = pick(forms, *key, 0)
-            text = form.format(m=pick(bodies, *key, 1), n=1000 + int(hash64(*key, 2)) % 9000)
-            number += 1
-            if text not in seen:
-                seen.add(text)
-                count += 1
-                rows.append({"text": text, "label": label})
+    rows = []
+    for number in range(NUM_SETS):
+        for place, form in enumerate(dealt(words["messages"]["forms"], number)):
+            for label, bodies in words["messages"]["labels"].items():
+                for count, body in enumerate(dealt(bodies, number)):
+                    text = form.format(m=body, n=order_number(number, place, count, len(rows)))
+                    rows.append({"text": text, "label": label, TEMPLATE: f"set-{number}"})
     return shuffled(rows)
 
 
-def pairs(words: Row, num_rows: int) -> list[Row]:
-    """Return pairs of messages with whether they ask the same."""
-    forms = [form for form in words["messages"]["forms"] if "{n}" not in form]
-    bodies = [body for items in words["messages"]["labels"].values() for body in items]
-    rows, seen, number = [], set(), 0
-    while len(rows) < num_rows:
-        key = (number, 13)
-        first = pick(bodies, *key, 0)
-        is_same = len(rows) % 2 == 0
-        second = first if is_same else pick(bodies, *key, 1)
-        texts = (pick(forms, *key, 2).format(m=first), pick(forms, *key, 3).format(m=second))
-        number += 1
-        if texts not in seen and texts[0] != texts[1] and is_same == (first == second):
-            seen.add(texts)
-            rows.append(
-                {"question1": texts[0], "question2": texts[1], "same": "是" if is_same else "否"}
+def pairs(words: Row, per_set: int) -> list[Row]:
+    """Return pairs of messages with whether they ask the same; every other one does."""
+    rows = []
+    for number in range(NUM_SETS):
+        forms = dealt(words["messages"]["forms"], number)
+        topics = [dealt(bodies, number) for bodies in words["messages"]["labels"].values()]
+        seen: set[tuple[str, str]] = set()
+        count = 0
+        while len(seen) < per_set:
+            key, is_same = (number, count, 13), len(seen) % 2 == 0
+            first, second = (pick(pick(topics, *key, 0), *key, place) for place in (1, 2))
+            second = first if is_same else second
+            texts = (
+                pick(forms, *key, 3).format(m=first, n=order_number(*key, 4)),
+                pick(forms, *key, 5).format(m=second, n=order_number(*key, 6)),
             )
-    return rows
+            count += 1
+            if texts not in seen and texts[0] != texts[1] and is_same == (first == second):
+                seen.add(texts)
+                answer = "是" if is_same else "否"
+                row = {"question1": texts[0], "question2": texts[1], "same": answer}
+                rows.append({**row, TEMPLATE: f"set-{number}"})
+    return shuffled(rows)
 
 
-def entities(words: Row, num_rows: int) -> list[Row]:
-    """Return reviews with products and opinions marked."""
-    forms, rows, seen, number = words["reviews"]["train"], [], set(), 0
-    opinions = [opinion for items in words["opinions"].values() for opinion in items]
-    while len(rows) < num_rows:
-        key = (number, 17)
-        first, second = pick(opinions, *key, 1), pick(opinions, *key, 2)
-        product = pick(words["products"], *key, 3)
-        text = pick(forms, *key, 0).format(p=product, o=first, q=second)
-        number += 1
-        if text in seen or first == second:
-            continue
-        seen.add(text)
-        spans = [(product, "product"), (first, "opinion"), (second, "opinion")]
-        marked = [
-            {"start": text.index(span), "end": text.index(span) + len(span), "type": kind}
-            for span, kind in spans
-            if span in text
+def entities(words: Row, per_set: int) -> list[Row]:
+    """Return reviews with products and opinions marked, some without either."""
+    marked, rows = words["marked"], []
+    for number in range(NUM_SETS):
+        forms, nouns, verdicts, plain = (
+            dealt(marked[name], number) for name in ("forms", "nouns", "verdicts", "plain")
+        )
+        texts: dict[str, list[Row]] = {text: [] for text in plain}
+        count = 0
+        while len(texts) < per_set:
+            key = (number, count, 17)
+            product = pick(marked["kinds"], *key, 1) + pick(nouns, *key, 2)
+            first, second = (
+                pick(marked["aspects"], *key, place) + pick(verdicts, *key, place, 0)
+                for place in (3, 4)
+            )
+            text = pick(forms, *key, 5).format(p=product, o=first, q=second)
+            count += 1
+            if first == second:
+                continue
+            spans = [(product, "product"), (first, "opinion"), (second, "opinion")]
+            found = [
+                {"start": text.index(span), "end": text.index(span) + len(span), "type": kind}
+                for span, kind in spans
+                if span in text
+            ]
+            texts[text] = sorted(found, key=lambda item: item["start"])
+        rows += [
+            {"text": text, "entities": found, TEMPLATE: f"set-{number}"}
+            for text, found in texts.items()
         ]
-        rows.append({"text": text, "entities": sorted(marked, key=lambda item: item["start"])})
-    return rows
+    return shuffled(rows)
+
+
+def order_number(*key: int) -> int:
+    """Return four digits."""
+    return 1000 + int(hash64(*key)) % 9000
 
 
 def documents(topics: Row, words: Row, passages: Sequence[Row], per_topic: int) -> Iterator[Row]:
@@ -150,7 +176,8 @@ def documents(topics: Row, words: Row, passages: Sequence[Row], per_topic: int) 
                 thing, event = pick(topic["things"], *key, 1), pick(topic["events"], *key, 2)
                 sentences.append(sentence.format(t=thing, e=event))
             yield {"title": "", "text": "".join(dict.fromkeys(sentences))}
-    bodies = [body for items in words["messages"]["labels"].values() for body in items]
+    labels = words["messages"]["labels"].values()
+    bodies = [body for items in labels for body in items[:NUM_CORPUS_BODIES]]
     opinions = [opinion for items in words["opinions"].values() for opinion in items]
     for number in range(300):
         product, opinion = pick(words["products"], number, 23), pick(opinions, number, 29)
@@ -206,9 +233,9 @@ def make_files() -> dict[str, str]:
         "fewclue/eprstmt/test.json": to_lines(
             [{"id": row["id"], "sentence": row["sentence"]} for row in dev[:100]]
         ),
-        "own/messages.csv": to_csv(messages(words, 130)),
-        "own/questions.csv": to_csv(pairs(words, 600)),
-        "own/reviews.jsonl": to_lines(entities(words, 600)),
+        "own/messages.csv": to_csv(messages(words)),
+        "own/questions.csv": to_csv(pairs(words, 60)),
+        "own/reviews.jsonl": to_lines(entities(words, 60)),
     }
 
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from pyfsb.errors import DataError
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
@@ -34,7 +36,7 @@ class Rejected:
 
 @dataclass(slots=True)
 class Counts:
-    """Documents in, documents out and why the others went; `check` asserts that they add up."""
+    """Documents in, documents out and why the others went; `check` makes sure they add up."""
 
     num_read: int = 0
     num_kept: int = 0
@@ -45,5 +47,13 @@ class Counts:
         self.dropped[reason] += 1
 
     def check(self) -> None:
-        """Assert that what was read is what was kept plus what was dropped."""
-        assert self.num_read == self.num_kept + self.dropped.total(), self
+        """Make sure that what was read is what was kept plus what was dropped.
+
+        Raises:
+            DataError: A document was lost on the way.
+        """
+        if self.num_read != self.num_kept + self.dropped.total():
+            raise DataError(
+                f"{self.num_read} documents read, {self.num_kept} kept, dropped "
+                f"{dict(self.dropped)}: the counts do not add up"
+            )

@@ -2,8 +2,9 @@
 """Labelled rows: one reader for every form they come in, validated before anything is trained.
 
 `read_rows` gives plain mappings from jsonl, CSV or TSV; `parse_rows` turns them into `Example`s by
-a `TaskSpec` and names every wrong row; `hold_out` splits a file by text. Used by the data stage
-for a user's own file and by evaluation for the CLUE tasks.
+a `TaskSpec` and names every wrong row; `hold_out` splits a file so that no text and no template
+stands on both sides, `check_split` refuses a split of no use. Used by the data stage for a user's
+own file and by evaluation for the CLUE tasks.
 """
 
 from __future__ import annotations
@@ -11,19 +12,23 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pyfsb import seeding
+from pyfsb import storage
 from pyfsb.config import Family, TaskSpec
 from pyfsb.data.dedup import text_key
 from pyfsb.data.readers import read_lines
+from pyfsb.data.splitting import choose_held_out
 from pyfsb.errors import DataError, did_you_mean, nearest_names
 from pyfsb.schema import Json, Schema
 
 _MAX_PROBLEMS = 20
 """Wrong rows that one error names."""
+_SPAN = re.compile(r"(\d+)-(\d+):(.*?)(?= \d+-\d+:|$)", re.DOTALL)
+"""One span as `entities_text` writes it; types may hold spaces."""
 csv.field_size_limit(1 << 24)
 
 
@@ -52,12 +57,26 @@ class Example(Schema):
     entities: tuple[Entity, ...] | None = None
     """Gold entities of a tagging task; None where the file has none."""
     template: str | None = None
-    """Name of the template of a generated row; rows of one template count as overlapping."""
+    """Name of the template it was made from; rows of one template count as overlapping."""
 
     @property
     def key(self) -> bytes:
         """The same for rows with the same texts, white space aside."""
         return text_key(self.text, *([self.text_pair] if self.text_pair is not None else []))
+
+    @property
+    def marks(self) -> tuple[bytes, ...]:
+        """What gives the row away: its key, of a pair also the swapped one, and its template."""
+        swapped = [] if self.text_pair is None else [text_key(self.text_pair, self.text)]
+        template = [] if self.template is None else [f"template {self.template}".encode()]
+        return (self.key, *swapped, *template)
+
+    @property
+    def labels(self) -> frozenset[str]:
+        """The label, or the types of the entities; empty where there is none."""
+        if self.entities is not None:
+            return frozenset(entity.type for entity in self.entities)
+        return frozenset() if self.label is None else frozenset({self.label})
 
     @property
     def gold(self) -> str | None:
@@ -67,8 +86,13 @@ class Example(Schema):
 
 def entities_text(entities: Iterable[Entity]) -> str:
     """Return entities as one text that is the same for the same set of spans."""
-    spans = sorted((entity.start, entity.end, entity.type) for entity in entities)
+    spans = sorted({(entity.start, entity.end, entity.type) for entity in entities})
     return " ".join(f"{start}-{end}:{kind}" for start, end, kind in spans)
+
+
+def parse_spans(text: str) -> frozenset[tuple[int, int, str]]:
+    """Return the spans (start, end, type) of what `entities_text` wrote."""
+    return frozenset((int(start), int(end), kind) for start, end, kind in _SPAN.findall(text))
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, Json]]:
@@ -117,10 +141,7 @@ def parse_rows(
         except ValueError as exc:
             problems.append(f"line {number}: {exc}")
     if problems:
-        shown = "\n  ".join(problems[:_MAX_PROBLEMS])
-        more = len(problems) - _MAX_PROBLEMS
-        tail = f"\n  … and {more} more" if more > 0 else ""
-        raise DataError(f"{source}: {len(problems)} wrong rows:\n  {shown}{tail}")
+        raise _wrong_rows(problems, source)
     if not examples:
         raise DataError(f"{source} holds no rows")
     return examples
@@ -129,22 +150,28 @@ def parse_rows(
 def with_labels(task: TaskSpec, rows: Iterable[tuple[int, Json]], *, source: str) -> TaskSpec:
     """Return the task with its label set: as given, else what occurs in the rows, sorted.
 
+    Rows without a readable label are passed over: `parse_rows` names them all.
+
     Raises:
-        DataError: Fewer than two labels occur (tag: none).
+        DataError: Fewer than two labels occur (tag: none); names the wrong rows if they are why.
     """
     if task.labels:
         return task
     found: set[str] = set()
-    for _, row in rows:
-        value = row.get(task.label)
-        if task.family is Family.TAG:
-            found.update(entity.type for entity in _entities(value))
-        elif value is not None and str(value).strip():
-            found.add(str(value).strip())
-    if len(found) < (1 if task.family is Family.TAG else 2):
+    problems: list[str] = []
+    for number, row in rows:
+        try:
+            found |= _labels_in(row, task)
+        except ValueError as exc:
+            problems.append(f"line {number}: {exc}")
+    if len(found) < _num_labels_needed(task):
+        if problems:
+            raise _wrong_rows(problems, source)
+        wanted = "one" if task.family is Family.TAG else "two"
         raise DataError(
             f"{source}: found {len(found)} labels in field {task.label!r}; a task needs at least "
-            "two (set data.task.label to the field that holds them)"
+            f"{wanted}, here is {', '.join(found) or 'none'} (set data.task.label to the field "
+            "that holds them)"
         )
     return task.model_copy(update={"labels": tuple(sorted(found))})
 
@@ -152,36 +179,66 @@ def with_labels(task: TaskSpec, rows: Iterable[tuple[int, Json]], *, source: str
 def hold_out(
     examples: Sequence[Example], *, ratio: float, min_rows: int, seed: int
 ) -> tuple[list[Example], list[Example]]:
-    """Split rows into training and held-out ones by a hash of their text.
+    """Split rows into training and held-out ones by a hash of their texts.
 
-    Rows with the same text land on the same side, so the two never overlap.
+    Rows that share their texts or their template land on the same side, so the two never overlap;
+    of every label at least one row stays in training.
 
     Returns:
         Training rows and held-out rows, each in the order of the file. About
-        `max(ratio x rows, min_rows)` are held out, at most 3 of 5.
+        `max(ratio x rows, min_rows)` are held out, more where a group of rows that belong
+        together goes beyond it, at most 3 of 5.
     """
-    wanted = min(max(round(ratio * len(examples)), min_rows), len(examples) * 3 // 5)
-    keys = {example.key for example in examples}
-    ranked = sorted(keys, key=lambda key: int(seeding.hash64(seed, _number(key))))
-    counts: dict[bytes, int] = {}
-    for example in examples:
-        counts[example.key] = counts.get(example.key, 0) + 1
-    held: set[bytes] = set()
-    num_held = 0
-    for key in ranked:
-        if num_held + counts[key] > wanted:
-            continue
-        held.add(key)
-        num_held += counts[key]
-    train = [example for example in examples if example.key not in held]
-    return train, [example for example in examples if example.key in held]
+    limit = len(examples) * 3 // 5
+    held = choose_held_out(
+        [example.marks for example in examples],
+        [example.labels for example in examples],
+        num_wanted=min(max(round(ratio * len(examples)), min_rows), limit),
+        num_limit=limit,
+        seed=seed,
+    )
+    train = [example for number, example in enumerate(examples) if number not in held]
+    return train, [examples[number] for number in sorted(held)]
+
+
+def check_split(
+    train: Sequence[Example], held_out: Sequence[Example], task: TaskSpec, *, source: str
+) -> None:
+    """Refuse rows that nothing can be learned from or scored on, before anything is trained.
+
+    Raises:
+        DataError: A side is empty, or the training rows have one label only (tag: no entity).
+    """
+    num_rows = len(train) + len(held_out)
+    if not train or not held_out:
+        raise DataError(
+            f"{source}: of {num_rows} rows {len(train)} are left to train on and {len(held_out)} "
+            "to score, both need some; rows with the same text (or template) stay together and "
+            "every label needs a training row: give more rows, or rows to score as data.test"
+        )
+    found = frozenset().union(*(row.labels for row in train))
+    if len(found) >= _num_labels_needed(task):
+        return
+    if task.family is Family.TAG:
+        raise DataError(
+            f"{source}: none of {len(train)} training rows has an entity in field {task.label!r}; "
+            "a tagging task needs rows with entities"
+        )
+    raise DataError(
+        f"{source}: {task.label} = {', '.join(found)} in all {len(train)} training rows; a task "
+        "needs rows of at least two labels"
+    )
 
 
 def write_examples(examples: Iterable[Example], path: Path) -> None:
-    """Write rows as jsonl, in the form that `load_examples` reads."""
-    lines = (json.dumps(example.to_json(), ensure_ascii=False) for example in examples)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
+    """Write rows as jsonl, in the form that `load_examples` reads, whole or not at all.
+
+    Raises:
+        StorageError: The disk is full or refuses.
+    """
+    with storage.replacing(path) as file:
+        for example in examples:
+            file.write(json.dumps(example.to_json(), ensure_ascii=False).encode() + b"\n")
 
 
 def load_examples(path: Path) -> list[Example]:
@@ -189,8 +246,31 @@ def load_examples(path: Path) -> list[Example]:
     return [Example.model_validate(row) for _, row in read_rows(path)]
 
 
-def _number(key: bytes) -> int:
-    return int.from_bytes(key[:8], "little")
+def _num_labels_needed(task: TaskSpec) -> int:
+    return 1 if task.family is Family.TAG else 2
+
+
+def _wrong_rows(problems: Sequence[str], source: str) -> DataError:
+    shown = "\n  ".join(problems[:_MAX_PROBLEMS])
+    more = len(problems) - _MAX_PROBLEMS
+    tail = f"\n  … and {more} more" if more > 0 else ""
+    return DataError(f"{source}: {len(problems)} wrong rows:\n  {shown}{tail}")
+
+
+def _labels_in(row: Json, task: TaskSpec) -> set[str]:
+    value = _field(row, task.label)
+    if task.family is Family.TAG:
+        return {entity.type for entity in _entities(value)}
+    label = "" if value is None else str(value).strip()
+    if not label:
+        raise ValueError(f"{task.label} = {value!r} is not a label")
+    return {label}
+
+
+def _field(row: Json, name: str) -> Any:
+    if name not in row:
+        raise ValueError(f"no field {name!r}; the row has {', '.join(map(repr, row))}")
+    return row[name]
 
 
 def _parse_row(
@@ -199,14 +279,12 @@ def _parse_row(
     text = _text(row, task.text)
     pair = _text(row, task.text_pair) if task.text_pair else None
     identity = str(row.get("id", row.get("idx", number)))
-    template = row.get("template")
+    template = row.get(task.template) if task.template else None
     common: dict[str, Any] = {"id": identity, "text": text, "text_pair": pair}
-    common["template"] = None if template is None else str(template)
+    common["template"] = None if template is None else str(template).strip() or None
     if not needs_label:
         return Example(**common)
-    if task.label not in row:
-        raise ValueError(f"no field {task.label!r}; the row has {', '.join(map(repr, row))}")
-    value = row[task.label]
+    value = _field(row, task.label)
     if task.family is Family.TAG:
         return Example(**common, entities=_checked_entities(value, text, task))
     label = str(value).strip() if value is not None else ""
@@ -220,9 +298,7 @@ def _parse_row(
 
 
 def _text(row: Json, field: str) -> str:
-    if field not in row:
-        raise ValueError(f"no field {field!r}; the row has {', '.join(map(repr, row))}")
-    value = row[field]
+    value = _field(row, field)
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{field} = {value!r} is not a text")
     return value
@@ -269,6 +345,11 @@ def _entities(value: object) -> list[Entity]:
 def _json_row(raw: bytes, path: Path, number: int) -> Json:
     try:
         row = json.loads(raw.decode("utf-8"))
+        if b"\\u" in raw:  # an escape may be half a character, which no file can hold
+            json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as exc:
+        half = exc.object[exc.start]
+        raise DataError(f"{path}: line {number}: {half!r} is half a character") from None
     except UnicodeDecodeError as exc:
         raise DataError(f"{path}: line {number}: not UTF-8 at byte {exc.start}") from None
     except ValueError as exc:

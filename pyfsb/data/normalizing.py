@@ -3,12 +3,12 @@ r"""One spelling for one text, without touching what Chinese readers see.
 
 Rules, in order:
 1. Line ends (CRLF, CR, U+2028, U+2029, U+0085, vertical tab, form feed) become `\\n`.
-2. NFKC, except where it would change Chinese typography or a number's meaning: general punctuation
+2. Control characters, zero-width characters, byte-order marks and unpaired surrogates go.
+3. NFKC, except where it would change Chinese typography or a number's meaning: general punctuation
    (“ ” — …), CJK punctuation (、。《》), full-width punctuation (，！？：；（）), vertical forms,
    super- and subscripts, fractions, Roman numerals, enclosed and squared signs (①, ㎡) stay.
    So full-width letters and digits become ASCII, compatibility ideographs and radicals their
    unified hanzi, the ideographic space a space. Traditional and simplified are never converted.
-3. Control characters, zero-width characters, byte-order marks and unpaired surrogates go.
 4. Spaces and tabs in a row become one space; lines and the text are stripped; empty lines go.
 
 Source: our choice; the full-width comma lost to ASCII cost earlier users ten ROUGE points (FS#405).
@@ -43,8 +43,8 @@ _LINE_EDGES = re.compile(r" ?\n[ \n]*")
 def normalise_text(text: str) -> str:
     """Return the text in its one spelling (see the module); applying it twice changes nothing."""
     text = _LINE_ENDS.sub("\n", text)
-    text = _CHANGEABLE.sub(_nfkc, text)
     text = _REMOVED.sub("", text)
+    text = _CHANGEABLE.sub(_nfkc, text)
     text = _SPACES.sub(" ", text)
     return _LINE_EDGES.sub("\n", text).strip()
 

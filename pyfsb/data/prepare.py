@@ -32,7 +32,7 @@ from pyfsb.data.documents import Counts, Document, Rejected
 from pyfsb.data.filters import drop_short
 from pyfsb.data.normalizing import normalise_text
 from pyfsb.data.segmenting import load_cutter
-from pyfsb.data.shards import ShardWriter
+from pyfsb.data.shards import NUM_SPECIAL_TOKENS, ShardWriter
 from pyfsb.data.tokenizing import DocumentTokenizer, cut_samples
 from pyfsb.data.vocabulary import (
     read_vocabulary,
@@ -40,15 +40,11 @@ from pyfsb.data.vocabulary import (
     vocabulary_digest,
     write_tokenizer,
 )
-from pyfsb.errors import ConfigError
+from pyfsb.errors import ConfigError, DataError
 from pyfsb.processes import die_with_parent
-from pyfsb.records import DatasetRecord, FileEntry
+from pyfsb.records import CORPUS_FOLDER, LABELLED_FOLDER, DatasetRecord, FileEntry, Parent
 from pyfsb.storage.workspace import Workspace
 
-CORPUS_FOLDER = "corpus"
-LABELLED_FOLDER = "labelled"
-NUM_SPECIAL_TOKENS = 2
-"""[CLS] and [SEP] around every sample; they are added by the batches, not stored."""
 _BATCH_CHARACTERS = 400_000
 _MAX_RAW_BYTES = 400
 
@@ -97,6 +93,7 @@ def _prepare_labelled(spec: RunSpec, workspace: Workspace) -> DatasetRecord:
         train, held = labelled.hold_out(
             examples, ratio=data.held_out_ratio, min_rows=data.held_out_rows, seed=spec.seed
         )
+    labelled.check_split(train, held, task, source=source)
     partial = _partial_folder(workspace, LABELLED_FOLDER)
     labelled.write_examples(train, partial / "train.jsonl")
     labelled.write_examples(held, partial / "held_out.jsonl")
@@ -130,25 +127,32 @@ def _prepare_corpus(spec: RunSpec, workspace: Workspace) -> DatasetRecord:
     partial = _partial_folder(workspace, CORPUS_FOLDER)
     pieces = _load_vocabulary(data, lambda: _kept_texts(data, names, paths, extra, Counts(), None))
     write_tokenizer(pieces, partial / "tokenizer", lowercase=data.vocabulary.lowercase)
+    parents, vocabulary = _links(workspace, data), _vocabulary_inputs(data)
     counts = Counts()
     with (partial / "rejected.jsonl").open("wb") as rejected:
         texts = _kept_texts(data, names, paths, extra, counts, rejected)
-        num_words = _write_shards(texts, pieces, data, partial)
+        num_words, num_empty = _write_shards(texts, pieces, data, partial)
+    counts.num_kept -= num_empty
+    counts.dropped["no_tokens"] += num_empty
     counts.check()
     files = [path for path in partial.rglob("*") if path.is_file()]
     index = json.loads((partial / "index.json").read_text())
+    num_documents = sum(shard["num_documents"] for shard in index["shards"])
+    if num_documents != counts.num_kept:
+        raise DataError(f"{num_documents} documents in the shards, {counts.num_kept} were kept")
     record = DatasetRecord(
         run=spec.name,
         created_at=records.now(),
         seconds=time.monotonic() - started,
         config_hash=stage_hash(spec, Stage.DATA),
         seeds=(spec.seed,),
+        parents=parents,
         form="corpus",
         files=records.describe_files(partial, files),
-        inputs=_describe_inputs(paths, names),
+        inputs=(*_describe_inputs(paths, names), *vocabulary),
         num_read=counts.num_read,
         num_kept=counts.num_kept,
-        dropped=dict(sorted(counts.dropped.items())),
+        dropped={reason: n for reason, n in sorted(counts.dropped.items()) if n},
         num_tokens=sum(shard["num_tokens"] for shard in index["shards"]),
         num_samples=sum(shard["num_samples"] for shard in index["shards"]),
         num_words=num_words,
@@ -215,14 +219,36 @@ def _train_texts(workspace: Workspace) -> list[str]:
     return list(dict.fromkeys(texts))
 
 
+def _links(workspace: Workspace, data: DataSpec) -> tuple[Parent, ...]:
+    """Return the link to the labelled rows if their texts are part of the corpus."""
+    if not data.corpus_includes_train:
+        return ()
+    uri = storage.join(workspace.uri, LABELLED_FOLDER)
+    base = storage.join(workspace.uri, CORPUS_FOLDER)
+    return (records.link(records.read_record(uri), uri, base=base, root=workspace.uri),)
+
+
+def _vocabulary_inputs(data: DataSpec) -> tuple[FileEntry, ...]:
+    if not data.vocabulary.file:
+        return ()
+    path = readers.local_path("", data.vocabulary.file)
+    return _describe_inputs([path], [path.name])
+
+
 def _load_vocabulary(data: DataSpec, texts: Callable[[], Iterator[str]]) -> list[str]:
     if data.vocabulary.file:
         return read_vocabulary(storage.read_text(data.vocabulary.file), source=data.vocabulary.file)
     return train_vocabulary(texts(), size=data.vocabulary.size, lowercase=data.vocabulary.lowercase)
 
 
-def _write_shards(texts: Iterator[str], pieces: Sequence[str], data: DataSpec, folder: Path) -> int:
-    """Tokenise in worker processes, write in order; returns the number of words."""
+def _write_shards(
+    texts: Iterator[str], pieces: Sequence[str], data: DataSpec, folder: Path
+) -> tuple[int, int]:
+    """Tokenise in worker processes, write in order.
+
+    Returns:
+        The number of words, and of documents that hold no token.
+    """
     max_tokens = data.max_tokens - NUM_SPECIAL_TOKENS
     writer = ShardWriter(
         folder,
@@ -230,14 +256,16 @@ def _write_shards(texts: Iterator[str], pieces: Sequence[str], data: DataSpec, f
         max_tokens=max_tokens,
         shard_tokens=data.shard_tokens,
     )
-    num_words = 0
+    num_words = num_empty = 0
     for batch in _tokenized(_batches(texts), pieces, data, max_tokens):
         for ids, words, sample_starts in batch:
             if ids.size:
                 writer.add(ids, words, sample_starts)
                 num_words += int(words.sum())
+            else:
+                num_empty += 1
     writer.close(vocabulary_digest(pieces))
-    return num_words
+    return num_words, num_empty
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[str]]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Raw files as documents: `.jsonl`, `.txt`, and either with `.gz`; `.csv` and `.tsv` as rows.
+r"""Raw files as documents: `.jsonl`, `.txt`, and either with `.gz`.
 
 Lines end at `\\n` only: JSON strings and headlines hold U+2028, U+0085 and vertical tabs, at which
 `str.splitlines` would cut. A line that cannot be read becomes a `Rejected` with its number.
@@ -7,8 +7,7 @@ Lines end at `\\n` only: JSON strings and headlines hold U+2028, U+0085 and vert
 
 from __future__ import annotations
 
-import fnmatch
-import glob
+import codecs
 import gzip
 import io
 import json
@@ -37,7 +36,7 @@ def find_files(root: str, patterns: Iterable[str]) -> list[str]:
     """
     found: set[str] = set()
     for pattern in patterns:
-        matches = _matches(root, pattern)
+        matches = [file.path for file in storage.find_files(root, pattern)]
         if not matches:
             raise DataError(f"no file matches {pattern!r} in {root}; {_neighbours(root, pattern)}")
         found.update(matches)
@@ -45,19 +44,6 @@ def find_files(root: str, patterns: Iterable[str]) -> list[str]:
     if wrong:
         raise DataError(f"{wrong[0]}: unknown kind of file; expected one of {', '.join(SUFFIXES)}")
     return sorted(found)
-
-
-def _matches(root: str, pattern: str) -> list[str]:
-    if storage.is_s3(pattern):
-        return [pattern] if storage.exists(pattern) else []
-    if storage.is_s3(root):
-        return [
-            file.path for file in storage.list_files(root) if fnmatch.fnmatch(file.path, pattern)
-        ]
-    if os.path.isabs(pattern):
-        return [path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)]
-    names = glob.glob(pattern, root_dir=root, recursive=True)
-    return [name for name in names if os.path.isfile(os.path.join(root, name))]
 
 
 def _neighbours(root: str, pattern: str) -> str:
@@ -81,14 +67,16 @@ def local_path(root: str, name: str) -> Path:
 
 
 def read_lines(path: Path) -> Iterator[bytes]:
-    r"""Yield the lines of a file, plain or gzip, without their `\\n` (and `\\r\\n`).
+    r"""Yield the lines of a file, plain or gzip, without their `\\n` (`\\r\\n`) and its BOM.
 
     Raises:
         DataError: The gzip stream is broken; names the file.
     """
     try:
         with _open(path) as lines:
-            for line in lines:
+            for number, line in enumerate(lines):
+                if not number:
+                    line = line.removeprefix(codecs.BOM_UTF8)
                 yield line.removesuffix(b"\n").removesuffix(b"\r")
     except (EOFError, gzip.BadGzipFile, zlib.error) as exc:
         raise DataError(f"{path}: broken gzip stream: {exc}") from None
@@ -111,7 +99,7 @@ def read_documents(
         text_field: Key of the text in JSON lines.
         txt_documents: `lines` or `paragraphs` (lines up to an empty one), for .txt files.
     """
-    if ".json" in path.name:
+    if path.name.removesuffix(".gz").endswith((".json", ".jsonl")):
         yield from _read_json_lines(path, source=source, text_field=text_field)
     else:
         yield from _read_text(path, source=source, by_paragraph=txt_documents == "paragraphs")
@@ -134,7 +122,7 @@ def _text_of(raw: bytes, text_field: str) -> tuple[str, str]:
         value = json.loads(raw.decode("utf-8"))
     except UnicodeDecodeError:
         return "", "not_utf8"
-    except ValueError:
+    except (ValueError, RecursionError):
         return "", "not_json"
     if not isinstance(value, dict) or text_field not in value:
         return "", "no_text_field"

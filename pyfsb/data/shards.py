@@ -25,10 +25,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyfsb import storage
-from pyfsb.errors import CheckpointError, DataError
+from pyfsb.errors import CheckpointError, ConfigError, DataError
 from pyfsb.records import FileEntry, hash_file
 from pyfsb.schema import Schema, parse
 
+NUM_SPECIAL_TOKENS: Final = 2
+"""[CLS] and [SEP] around every sample; they are added by the batches, not stored."""
 INDEX_NAME: Final = "index.json"
 FORMAT_VERSION: Final = 1
 
@@ -182,8 +184,11 @@ class Shards:
         Raises:
             DataError: There is no index, or a file is missing or has another size or hash.
         """
-        text = storage.read_text(str(folder / INDEX_NAME))
-        index = parse(ShardIndex, json.loads(text), source=str(folder / INDEX_NAME))
+        path = folder / INDEX_NAME
+        try:
+            index = parse(ShardIndex, json.loads(storage.read_text(str(path))), source=str(path))
+        except (ValueError, ConfigError) as exc:
+            raise DataError(f"{path} is not an index of shards: {exc}") from None
         if index.format_version != FORMAT_VERSION:
             raise DataError(
                 f"{folder}: shard format {index.format_version}, this version reads "

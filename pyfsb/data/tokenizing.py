@@ -3,7 +3,9 @@
 
 BERT's pre-tokeniser isolates every hanzi and punctuation mark, so for them a table from code point
 to id is the whole tokeniser. What is left (Latin, digits, kana, symbols) goes through
-`tokenizers` in runs, which are cached. Called by `prepare` in its worker processes.
+`tokenizers` in runs, which are cached. One difference is meant: a literal `[SEP]` or `[MASK]` in a
+document is text like any other and never becomes the special token. Called by `prepare` in its
+worker processes.
 """
 
 from __future__ import annotations

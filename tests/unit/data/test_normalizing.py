@@ -29,7 +29,12 @@ def test_the_stated_rules(text: str, expected: str) -> None:
     assert normalise_text(text) == expected
 
 
-@given(st.text(max_size=60))
+FRAGMENTS = st.sampled_from(
+    ["a", "文", "\u200b", "\u0301", "\u3000", "Ａ", "\ufeff", "\u00ad", "ｶ", "ﾞ"]
+)
+
+
+@given(st.one_of(st.text(max_size=60), st.lists(FRAGMENTS, max_size=12).map("".join)))
 def test_normalising_twice_changes_nothing(text: str) -> None:
     once = normalise_text(text)
     assert normalise_text(once) == once

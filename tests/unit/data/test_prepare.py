@@ -145,3 +145,13 @@ def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
     data.tofile(path)
     with pytest.raises(CheckpointError, match=r"shard-00000.tokens differs"):
         records.verify_files(record.files, tmp_path / "out/data/corpus")
+
+
+def test_documents_without_a_token_are_counted(tmp_path: Path) -> None:
+    texts = ["第一篇文章的文字", "\ue000" * 6, "第二篇文章的文字"]
+    (tmp_path / "raw.jsonl").write_text(
+        "".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8"
+    )
+    changes = {"data__root": str(tmp_path), "data__corpus": ["raw.jsonl"]}
+    (record,) = prepare(resolve_spec(yaml.safe_dump(tiny_spec(tmp_path / "out", **changes))))
+    assert (record.num_read, record.num_kept, record.dropped) == (3, 2, {"no_tokens": 1})

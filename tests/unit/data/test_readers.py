@@ -107,3 +107,24 @@ def test_an_unknown_kind_of_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.pdf").write_text("x")
     with pytest.raises(DataError, match=r"a.pdf: unknown kind of file; expected one of .jsonl"):
         find_files(str(tmp_path), ["*"])
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_document(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + '{"text": "文"}\n{"text": "字"}\n'.encode())
+    found = list(read_documents(path, source="a", text_field="text", txt_documents="lines"))
+    assert [getattr(item, "text", None) for item in found] == ["文", "字"]
+
+
+def test_nesting_without_end_is_set_aside(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"[" * 200_000 + b"\n")
+    (item,) = read_documents(path, source="a", text_field="text", txt_documents="lines")
+    assert getattr(item, "reason", None) == "not_json"
+
+
+def test_the_last_suffix_decides(tmp_path: Path) -> None:
+    path = tmp_path / "x.json.txt"
+    path.write_text("一行\n", encoding="utf-8")
+    (item,) = read_documents(path, source="x", text_field="text", txt_documents="lines")
+    assert getattr(item, "text", None) == "一行"
