@@ -117,7 +117,7 @@ def load_model(
         CheckpointError: A file is missing or broken, or weights other than a head do not fit.
     """
     _check_folder(folder)
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    config = load_config(folder)
     if labels is not None:
         _set_labels(config, labels)
     torch.manual_seed(seed)
@@ -129,6 +129,7 @@ def load_model(
             trust_remote_code=False,
             local_files_only=True,
             output_loading_info=True,
+            dtype=torch.float32,  # published half-precision weights are trained in full precision
         )
     except (OSError, SafetensorError, RuntimeError, ValueError) as exc:
         raise CheckpointError(f"{folder}: cannot load the weights: {exc}") from None
@@ -142,6 +143,33 @@ def load_model(
         )
     loaded: PreTrainedModel = model
     return loaded
+
+
+def load_config(folder: Path) -> PreTrainedConfig:
+    """Load the config of a Hugging Face folder.
+
+    Raises:
+        CheckpointError: It is not that of an architecture known here.
+    """
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as exc:
+        raise CheckpointError(f"{folder}: cannot use its config.json: {exc}") from None
+    return config
+
+
+def check_fits(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Refuse a tokenizer with more pieces than the model has embeddings.
+
+    Raises:
+        CheckpointError: Names both numbers.
+    """
+    embedding: Any = model.get_input_embeddings()
+    if len(tokenizer) > embedding.num_embeddings:
+        raise CheckpointError(
+            f"{folder}: the tokenizer has {len(tokenizer)} pieces, the model "
+            f"{embedding.num_embeddings} embeddings; put the tokenizer it was trained with there"
+        )
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -214,7 +242,7 @@ def _hub_folder(entry: ModelEntry) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    patterns = ["*.safetensors", "*.json", "vocab.txt", "*.model"]
+    patterns = ["*.safetensors", "*.json", "vocab.txt", "merges.txt", "*.model"]
     try:
         folder = Path(snapshot_download(entry.hub_id, allow_patterns=patterns))
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as exc:

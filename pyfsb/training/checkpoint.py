@@ -32,6 +32,7 @@ from pyfsb.storage.workspace import Workspace
 from pyfsb.training.batching import Position
 from pyfsb.training.deepspeed import Engine
 from pyfsb.training.distributed import ProcessGroup
+from pyfsb.training.meters import METRICS_NAME
 
 FOLDER: Final = "state"
 STATE_NAME: Final = "state.json"
@@ -99,6 +100,7 @@ class CheckpointStore:
         self._folder = workspace.path / FOLDER
         self._fingerprint = dict(fingerprint)
         self._keep_last = keep_last
+        self._broken: set[str] = set()
 
     def save(self, engine: Engine, state: TrainState, group: ProcessGroup) -> None:
         """Save a state; every process takes part, the first one writes.
@@ -117,12 +119,13 @@ class CheckpointStore:
         Raises:
             CheckpointError: It was saved by a run with other settings or data.
         """
-        self._workspace.pull(FOLDER)
+        self._workspace.pull_exactly(FOLDER)
         for folder in self._saved():
             try:
                 return self._read(folder)
             except _BrokenStateError as exc:
                 _log.warning("%s; going back to the state before it", exc)
+                self._broken.add(folder.name)
         return None
 
     def _write(
@@ -149,10 +152,18 @@ class CheckpointStore:
         except StorageError:
             shutil.rmtree(partial, ignore_errors=True)
             raise
+        metrics = self._workspace.path / METRICS_NAME
         names = (WEIGHTS_NAME, MOMENTS_NAME, STATE_NAME)
-        self._workspace.push(final / name for name in names)
-        for old in self._saved()[self._keep_last :]:
-            self._workspace.remove(f"{FOLDER}/{old.name}")
+        self._workspace.push([metrics, *(final / name for name in names)])
+        self._remove_old(final)
+
+    def _remove_old(self, newest: Path) -> None:
+        """Keep the state just written and the last whole ones before it."""
+        self._broken.discard(newest.name)
+        saved = self._saved()
+        whole = [f for f in saved if f.name <= newest.name and f.name not in self._broken]
+        for folder in set(saved) - set(whole[: self._keep_last]):
+            self._workspace.remove(f"{FOLDER}/{folder.name}")
 
     def _saved(self) -> list[Path]:
         """Return the folders of saved states, newest first."""
@@ -191,11 +202,16 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
         save_file(contiguous, path, metadata={"format": "pt"})
         with path.open("rb") as file:
             os.fsync(file.fileno())
-    except SafetensorError as exc:
-        if "No space left" in str(exc):
-            error = OSError(errno.ENOSPC, "No space left on device")
-            raise storage.explain_os_error(error, str(path), "write") from None
-        raise StorageError(f"cannot write {path}: {exc}") from None
+    except (OSError, SafetensorError) as exc:
+        raise explain_write_error(exc, path, "write") from None
+
+
+def explain_write_error(exc: OSError | SafetensorError, path: Path, action: str) -> StorageError:
+    """Return the storage error of a failed write; safetensors wraps the system's error in text."""
+    if isinstance(exc, SafetensorError):
+        is_full = "No space left" in str(exc)
+        exc = OSError(errno.ENOSPC if is_full else errno.EIO, str(exc))
+    return storage.explain_os_error(exc, str(path), action)
 
 
 def _changed(before: Mapping[str, str], after: Mapping[str, str]) -> Iterable[str]:

@@ -12,6 +12,8 @@ from typing import Any
 
 from pyfsb.config import OptimizerSpec, ParallelismSpec, default_threads
 
+LAUNCHER_PID = "FSB_TORCHRUN_PID"
+"""Environment variable of the ranks: the process whose end is theirs."""
 GRACE_SECONDS = 25
 """Time for the ranks to save after SIGTERM; below Kubernetes' 30 s."""
 

@@ -12,18 +12,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pyfsb import records, storage
-from pyfsb.records import CheckpointRecord
+from pyfsb import records
+from pyfsb.records import MODEL_FOLDER, CheckpointRecord
 from pyfsb.storage.workspace import Workspace
+from pyfsb.training.checkpoint import explain_write_error
 from pyfsb.training.deepspeed import Engine
-from pyfsb.training.meters import METRICS_NAME, StepMetrics, read_metrics
+from pyfsb.training.meters import (
+    METRICS_NAME,
+    PROMETHEUS_NAME,
+    TENSORBOARD_FOLDER,
+    StepMetrics,
+    read_metrics,
+)
 
-MODEL_FOLDER: Final = "model"
 CURVE_NAME: Final = "loss.png"
-TOKENIZER_FILES: Final = ("vocab.txt", "tokenizer.json", "tokenizer_config.json")
+TOKENIZER_FILES: Final = (
+    "vocab.txt", "vocab.json", "merges.txt", "special_tokens_map.json", "tokenizer.json",
+    "tokenizer_config.json",
+)  # fmt: skip
 
 
 def gather_weights(engine: Engine) -> dict[str, Tensor]:
@@ -55,9 +65,9 @@ def export_model(
                 shutil.copyfile(tokenizer_folder / name, partial / name)
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
-    except OSError as exc:
+    except (OSError, SafetensorError) as exc:
         shutil.rmtree(partial, ignore_errors=True)
-        raise storage.explain_os_error(exc, str(folder), "export to") from exc
+        raise explain_write_error(exc, folder, "export to") from exc
 
 
 def publish(workspace: Workspace, record: CheckpointRecord) -> CheckpointRecord:
@@ -66,7 +76,8 @@ def publish(workspace: Workspace, record: CheckpointRecord) -> CheckpointRecord:
     model = workspace.path / MODEL_FOLDER
     entries = records.describe_files(workspace.path, [p for p in model.rglob("*") if p.is_file()])
     complete = record.model_copy(update={"files": entries})
-    workspace.push([model, workspace.path / METRICS_NAME, workspace.path / CURVE_NAME])
+    names = (METRICS_NAME, PROMETHEUS_NAME, TENSORBOARD_FOLDER, CURVE_NAME)
+    workspace.push([model, *(workspace.path / name for name in names)])
     records.write_record(complete, workspace.uri)
     return complete
 

@@ -36,7 +36,12 @@ from pyfsb.processes import (
     run_child,
     run_stage_main,
 )
-from pyfsb.training.config import GRACE_SECONDS, build_rank_environment, build_torchrun_command
+from pyfsb.training.config import (
+    GRACE_SECONDS,
+    LAUNCHER_PID,
+    build_rank_environment,
+    build_torchrun_command,
+)
 
 EXIT_FOLDER: Final = "FSB_EXIT_FOLDER"
 """Environment variable: where ranks leave their exit codes and errors."""
@@ -65,8 +70,9 @@ def launch(module: str, arguments: Sequence[str], parallelism: ParallelismSpec) 
     for error in dict.fromkeys(item["error"] for item in ends if item["error"]):
         report_text(error)
     codes = [item["code"] for item in ends]
-    num_ranks = int(os.environ.get("PET_NPROC_PER_NODE") or parallelism.num_processes)
-    meaning = interpret(end.code, codes, num_ranks=num_ranks)
+    asked = os.environ.get("PET_NPROC_PER_NODE") or str(parallelism.num_processes)
+    # torchrun also takes words such as `gpu`; how many ranks those were is not known here.
+    meaning = interpret(end.code, codes, num_ranks=int(asked) if asked.isdigit() else 1)
     if meaning == EXIT_LOST_PEER:
         _log.error("a rank of %s was lost (out of memory, killed?); run again to continue", module)
     return meaning
@@ -92,7 +98,8 @@ def interpret(code: int, rank_codes: Sequence[int], *, num_ranks: int) -> int:
 
 def run_rank(main: Callable[[], int]) -> int:
     """Run a rank's `main` as a process edge; its code and error go to the launcher."""
-    die_with_parent()
+    launcher = os.environ.get(LAUNCHER_PID)
+    die_with_parent(int(launcher) if launcher else None)  # imports took seconds: it may be gone
     if os.environ.get("RANK", "0") != "0":
         os.environ.setdefault("FSB_LOG_LEVEL", "WARNING")
     folder = os.environ.get(EXIT_FOLDER)

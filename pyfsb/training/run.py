@@ -12,31 +12,32 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from transformers import PreTrainedModel
 
 from pyfsb import records, storage
 from pyfsb.config import Family, RunSpec, Stage, load_spec, stage_hash
-from pyfsb.data.prepare import CORPUS_FOLDER
 from pyfsb.data.shards import Shards, check_vocabulary
 from pyfsb.data.vocabulary import vocabulary_digest
-from pyfsb.errors import EXIT_OK, EXIT_TERMINATED, CheckpointError, ConfigError, DataError
+from pyfsb.errors import EXIT_OK, EXIT_TERMINATED, CheckpointError, ConfigError
 from pyfsb.models.loading import (
     build_config,
     build_model,
+    check_fits,
     count_parameters,
     find_weights,
     load_model,
+    load_tokenizer,
     max_positions,
     read_pieces,
 )
 from pyfsb.objectives import SpecialIds, make_objective
 from pyfsb.processes import StopRequest
-from pyfsb.records import Parent
+from pyfsb.records import CORPUS_FOLDER, MODEL_FOLDER, Parent
 from pyfsb.registry import ModelEntry, find_entry
 from pyfsb.storage.workspace import Workspace, localise
 from pyfsb.training.batching import StepPlanner
 from pyfsb.training.distributed import ProcessGroup, join_group, leave_group
-from pyfsb.training.export import MODEL_FOLDER
 from pyfsb.training.launcher import run_rank
 from pyfsb.training.session import Session, publish_checkpoint, train_to_end
 from pyfsb.training.sources import CorpusSource
@@ -134,13 +135,16 @@ def _build_start(
     else:
         folder = find_weights(spec.model.checkpoint)
         record = records.find_record(spec.model.checkpoint)
-        parents = (
-            (records.link(record, spec.model.checkpoint, base=uri, root=spec.output),)
-            if record else ()
-        )  # fmt: skip
+        places = {"base": uri, "root": spec.output}
+        if record:
+            records.verify_files(record.files, folder)
+            parents = (records.link(record, spec.model.checkpoint, **places),)
+        else:
+            parents = (records.link_weights(folder, spec.model.checkpoint, **places),)
         tokenizer_folder = folder / MODEL_FOLDER if record else folder
         pieces = read_pieces(tokenizer_folder)
         model = load_model(tokenizer_folder, family, seed=spec.seed)
+        check_fits(model, load_tokenizer(tokenizer_folder), tokenizer_folder)
         if model.config.model_type != entry.architecture:
             raise CheckpointError(
                 f"{spec.model.checkpoint} is a {model.config.model_type}, "
@@ -159,13 +163,12 @@ def _num_steps(spec: RunSpec, source: CorpusSource) -> int:
     """Return the steps of the whole training: num_epochs passes, cut at max_steps."""
     limit = spec.training.max_steps
     planner = StepPlanner(source.lengths, tokens=spec.batch.tokens, seed=spec.seed)
-    if limit is not None and source.lengths.sum() * spec.training.num_epochs > (
-        limit * spec.batch.tokens
-    ):
+    # A step takes samples of at most batch.tokens in all, or one longer sample alone: where that
+    # many tokens are there, the limit decides and nothing needs to be planned.
+    num_tokens = np.minimum(source.lengths, spec.batch.tokens).sum()
+    if limit is not None and num_tokens * spec.training.num_epochs > limit * spec.batch.tokens:
         return limit
     num_steps = planner.count_steps(spec.training.num_epochs)
-    if not num_steps:
-        raise DataError("the corpus holds no sample to train on")
     return num_steps if limit is None else min(limit, num_steps)
 
 

@@ -24,12 +24,12 @@ from pyfsb.errors import CheckpointError
 from pyfsb.models.heads import LOSSES
 from pyfsb.models.loading import read_pieces
 from pyfsb.processes import StopRequest
-from pyfsb.records import CheckpointRecord, Parent
+from pyfsb.records import MODEL_FOLDER, CheckpointRecord, Parent
 from pyfsb.storage.workspace import Workspace
 from pyfsb.training.checkpoint import CheckpointStore, TrainState
 from pyfsb.training.deepspeed import Engine
 from pyfsb.training.distributed import ProcessGroup
-from pyfsb.training.export import MODEL_FOLDER, export_model, gather_weights, publish
+from pyfsb.training.export import export_model, gather_weights, publish
 from pyfsb.training.loop import LoopSettings, train
 from pyfsb.training.meters import METRICS_NAME, final_loss, open_meters, read_metrics
 from pyfsb.training.protocol import SampleSource
@@ -108,6 +108,8 @@ def train_to_end(session: Session, group: ProcessGroup, stop: StopRequest) -> Tr
         keep_last=session.keep_last,
     )
     state, engine = _start(session, store)
+    if group.is_first:
+        session.workspace.pull_file(METRICS_NAME)
     settings = LoopSettings(
         optimizer=session.optimizer,
         batch=session.batch,

@@ -7,12 +7,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pyfsb.data.shards import Shards
+from pyfsb.data.shards import NUM_SPECIAL_TOKENS, Shards
 from pyfsb.objectives import Objective
 from pyfsb.objectives.protocol import Samples
 from pyfsb.training.protocol import Batch
-
-_NUM_SPECIAL_TOKENS = 2
 
 
 class CorpusSource:
@@ -29,7 +27,7 @@ class CorpusSource:
         self._shards = shards
         self._objective = objective
         self._seed = seed
-        self.lengths = shards.lengths + _NUM_SPECIAL_TOKENS
+        self.lengths = shards.lengths + NUM_SPECIAL_TOKENS
 
     def collate(self, sample_ids: NDArray[np.int64], epoch: int) -> Batch:
         """Return the batch of these samples in this pass."""

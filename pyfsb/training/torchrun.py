@@ -8,9 +8,11 @@ report of the same failure would bury both. Called by `launcher` only.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
 from pyfsb.errors import EXIT_FAILURE
+from pyfsb.training.config import LAUNCHER_PID
 
 
 def main() -> int:
@@ -19,6 +21,7 @@ def main() -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as run
 
+    os.environ[LAUNCHER_PID] = str(os.getpid())
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
     try:
         run(sys.argv[1:])

@@ -8,12 +8,14 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 from pyfsb.config import Family
+from pyfsb.data.vocabulary import write_tokenizer
 from pyfsb.errors import CheckpointError, ConfigError, UnknownNameError
 from pyfsb.models.heads import LanguageModelLoss, logits_at
 from pyfsb.models.loading import (
     CLASSES,
     build_config,
     build_model,
+    check_fits,
     count_parameters,
     find_weights,
     load_model,
@@ -193,3 +195,27 @@ def test_the_full_size_is_that_of_the_name(entry: object) -> None:
     assert max_positions(config) == entry.max_tokens
     tolerance = 0.14 if entry.name == "Wenzhong-GPT2-110M" else 0.05
     assert count_parameters(model) == pytest.approx(entry.num_parameters, rel=tolerance)
+
+
+def test_half_precision_weights_are_loaded_in_full(tmp_path: Path) -> None:
+    make_model(MODELS[0], Family.FILL_MASK).half().save_pretrained(tmp_path)
+    write_tokenizer(PIECES, tmp_path, lowercase=True)
+    model = load_model(tmp_path, Family.FILL_MASK)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_a_tokenizer_with_more_pieces_than_the_model_is_refused(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "m", MODELS[0], Family.FILL_MASK)
+    check_fits(load_model(folder, Family.FILL_MASK), load_tokenizer(folder), folder)
+    write_tokenizer([*PIECES, "新"], folder, lowercase=True)
+    model, tokenizer = load_model(folder, Family.FILL_MASK), load_tokenizer(folder)
+    text = f"the tokenizer has {len(PIECES) + 1} pieces, the model {len(PIECES)} embeddings"
+    with pytest.raises(CheckpointError, match=text):
+        check_fits(model, tokenizer, folder)
+
+
+def test_a_config_of_no_architecture_is_named(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "m", MODELS[0], Family.FILL_MASK)
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"cannot use its config.json"):
+        load_model(folder, Family.FILL_MASK)

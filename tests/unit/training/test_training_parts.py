@@ -3,12 +3,18 @@ from __future__ import annotations
 import json
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
+import numpy as np
 import pytest
+import yaml
 from torch import nn
 
-from pyfsb.config import Family, OptimizerSpec, ParallelismSpec
+from pyfsb.config import Family, OptimizerSpec, ParallelismSpec, resolve_spec
 from pyfsb.errors import ConfigError
+from pyfsb.processes import ChildEnd
+from pyfsb.training import launcher
 from pyfsb.training.config import (
     build_deepspeed_config,
     build_rank_environment,
@@ -24,8 +30,10 @@ from pyfsb.training.meters import (
     read_metrics,
 )
 from pyfsb.training.optim import build_optimizer, learning_rate
+from pyfsb.training.run import _num_steps
 from tests.helpers.golden import assert_golden
 from tests.helpers.models import MODELS, make_model
+from tests.helpers.specs import tiny_spec
 
 
 def step(number: int, loss: float = 1.0, num_targets: int = 1) -> StepMetrics:
@@ -174,3 +182,32 @@ def test_a_taken_metrics_port_is_named(tmp_path: Path) -> None:
 def test_other_ranks_have_no_meters() -> None:
     with open_meters(None, name="x", num_steps=1, step=0) as meters:
         assert meters is None
+
+
+def _steps(lengths: list[int], **training: object) -> int:
+    changes = {f"training__{key}": value for key, value in training.items()}
+    spec = resolve_spec(yaml.safe_dump(tiny_spec("out", batch__tokens=100, **changes)))
+    source = SimpleNamespace(lengths=np.array(lengths, dtype=np.int64))
+    return _num_steps(spec, cast("Any", source))
+
+
+def test_the_steps_are_those_of_the_passes_cut_at_the_limit() -> None:
+    assert _steps([50] * 8, num_epochs=1, max_steps=None) == 4
+    assert _steps([50] * 8, num_epochs=2, max_steps=5) == 5
+    assert _steps([512] * 10, num_epochs=1, max_steps=40) == 10  # a step each
+    assert _steps([512] * 10, num_epochs=9, max_steps=40) == 40
+
+
+@pytest.mark.parametrize("asked", ["gpu", "auto", "2", ""])
+def test_every_number_of_ranks_that_torchrun_takes(
+    asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PET_NPROC_PER_NODE", asked)
+    monkeypatch.setattr(
+        launcher, "run_child", lambda *_, **__: ChildEnd(code=0, signal_number=None)
+    )
+    assert launcher.launch("m", [], ParallelismSpec()) == 0
+    monkeypatch.setattr(
+        launcher, "run_child", lambda *_, **__: ChildEnd(code=1, signal_number=None)
+    )
+    assert launcher.launch("m", [], ParallelismSpec()) == 129
