@@ -23,7 +23,7 @@ from pyfsb.config import RunSpec, Stage
 from pyfsb.engines import find_engine
 from pyfsb.engines.completion import record_places
 from pyfsb.engines.protocol import RunResult
-from pyfsb.errors import EXIT_OK, FsbError
+from pyfsb.errors import EXIT_OK, ConfigError, FsbError, UnknownNameError
 from pyfsb.evaluation.rows import check_files
 from pyfsb.evaluation.suites import resolve_tasks
 from pyfsb.processes import report_error
@@ -79,11 +79,34 @@ def check(spec: RunSpec) -> None:
     """Check names and files before anything is started.
 
     Raises:
-        UnknownNameError: A model or task is not registered.
+        UnknownNameError: A model or task is not registered, or a setting names a task that this
+            run does not score.
+        ConfigError: The runner to serve is not among the runners.
         DataError: Files of a task are missing.
     """
     find_entry(spec.model.name)
+    _check_names(spec)
     check_files(spec)
+
+
+def _check_names(spec: RunSpec) -> None:
+    """Check the settings that name a task or a runner of this run."""
+    if Stage.EVALUATION not in spec.stages:
+        return
+    evaluation, serving = spec.evaluation, spec.serving
+    tasks = [task.name for task in resolve_tasks(evaluation.tasks)]
+    if spec.data.train:
+        tasks.append(spec.own_task.name)
+    named = [("evaluation.overrides", name) for name in evaluation.overrides]
+    for setting, name in [*named, *([("serving.task", serving.task)] if serving.task else [])]:
+        if name not in tasks:
+            raise UnknownNameError(f"task in {setting} (scored: {', '.join(tasks)})", name, tasks)
+    if not evaluation.runners or serving.runner not in ("best", *evaluation.runners):
+        known = ", ".join(evaluation.runners)
+        raise ConfigError(
+            f"serving.runner = {serving.runner!r} needs a model of that runner, but "
+            f"evaluation.runners = [{known}]; add it there, or serve one of them or 'best'"
+        )
 
 
 def _wait_for(server: subprocess.Popen[bytes]) -> int:

@@ -91,12 +91,14 @@ def describe(record: Record) -> str:
 
 
 def score_cells(score: Score) -> tuple[str, ...]:
-    """Return a score as the cells of the table."""
+    """Return a score as the cells of the table: the served seed's, and the mean beside it."""
+    seeds = len(score.seeds)
+    mean = f" (mean of {seeds} seeds {score.value:.3f})" if seeds > 1 else ""
     chance = "" if score.p_value < 0.001 else " (not distinguishable from majority)"
     return (
         score.task,
         score.runner,
-        f"{score.value:.3f}",
+        f"{score.seed_values[0]:.3f}{mean}",
         f"{score.interval[0]:.3f}–{score.interval[1]:.3f}",
         str(score.num_rows),
         f"{score.majority_value:.3f}",

@@ -21,9 +21,9 @@ from pyfsb.evaluation.protocol import Task
 from pyfsb.inference.encoding import EncodedRow, encode_rows, pad_rows
 from pyfsb.inference.protocol import TextInput
 from pyfsb.inference.tag import bio_labels, encode_entities
-from pyfsb.models.loading import load_model, load_tokenizer, max_positions
+from pyfsb.models.loading import check_fits, load_model, load_tokenizer, max_positions
 from pyfsb.processes import StopRequest
-from pyfsb.records import Parent, Record
+from pyfsb.records import Parent
 from pyfsb.schema import digest
 from pyfsb.storage.workspace import Workspace
 from pyfsb.training.batching import StepPlanner
@@ -45,8 +45,6 @@ class Base:
     """Name of the registry entry."""
     uri: str
     """Where it lies on storage."""
-    record: Record | None
-    """Its record; None for a plain Hugging Face folder."""
 
 
 class RowSource:
@@ -162,6 +160,7 @@ def _build_session(work: Finetuning) -> tuple[Session, int]:
     labels = _output_labels(work.task)
     model = load_model(work.base.folder, family, seed=work.seed, labels=labels)
     tokenizer = load_tokenizer(work.base.folder)
+    check_fits(model, tokenizer, work.base.folder)
     max_tokens = min(settings.max_tokens, max_positions(model.config))
     rows = encode_rows(
         tokenizer,

@@ -17,8 +17,9 @@ def decide_gate(
     """Decide about the task and runner that the spec wants to serve.
 
     The score must be above the majority baseline by the one-sided exact binomial test, on enough
-    held-out rows without overlap. Choosing the best of several runners (the transformer, when they
-    are equal) multiplies the p-value by their number (Bonferroni).
+    held-out rows without overlap. Of several seeds the first one's value is judged: its model is
+    the one served. Choosing the best of several runners (the transformer, when they are equal)
+    multiplies the p-value by their number (Bonferroni).
 
     Args:
         scores: Every score of the run.
@@ -38,13 +39,16 @@ def decide_gate(
             f"serving.task = {task!r}, serving.runner = {serving.runner!r}: nothing was scored "
             f"that way; scored: {known or 'nothing'}"
         )
-    chosen = max(candidates, key=lambda score: (score.value, score.runner == "finetune"))
+    chosen = max(candidates, key=lambda score: (score.seed_values[0], score.runner == "finetune"))
     p_value = min(1.0, chosen.p_value * len(candidates))
     low, high = chosen.interval
     figures = (
-        f"{chosen.metric} {chosen.value:.3f} [{low:.3f}, {high:.3f}] on {chosen.num_rows} rows, "
-        f"majority {chosen.majority_value:.3f}, p {format_p_value(p_value)}"
+        f"{chosen.metric} {chosen.seed_values[0]:.3f} [{low:.3f}, {high:.3f}] on "
+        f"{chosen.num_rows} rows, majority {chosen.majority_value:.3f} "
+        f"({chosen.majority_label}), p {format_p_value(p_value)}"
     )
+    if len(chosen.seeds) > 1:
+        figures += f"; mean of {len(chosen.seeds)} seeds {chosen.value:.3f}"
     problems = []
     if chosen.num_rows < gate.min_rows:
         problems.append(f"fewer than {gate.min_rows} held-out rows without overlap")

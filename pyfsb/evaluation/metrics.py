@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from pyfsb.data.labelled import parse_spans
+
 DEGENERATE_SHARE = 0.95
 
 
@@ -29,7 +31,7 @@ def entity_f1(gold: Sequence[str], predicted: Sequence[str]) -> float:
     """Return the micro F1 of typed spans, each row's spans as `entities_text` writes them."""
     num_hits = num_gold = num_found = 0
     for answer, guess in zip(gold, predicted, strict=True):
-        spans, found = set(answer.split()), set(guess.split())
+        spans, found = parse_spans(answer), parse_spans(guess)
         num_hits += len(spans & found)
         num_gold += len(spans)
         num_found += len(found)

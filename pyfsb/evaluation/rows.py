@@ -14,12 +14,11 @@ from pyfsb import records, storage
 from pyfsb.config import RunSpec, Stage, TaskSpec
 from pyfsb.data import labelled, readers
 from pyfsb.data.labelled import Example
-from pyfsb.data.prepare import LABELLED_FOLDER
 from pyfsb.errors import DataError
 from pyfsb.evaluation.contamination import find_overlap
 from pyfsb.evaluation.protocol import Task
 from pyfsb.evaluation.suites import resolve_tasks
-from pyfsb.records import DatasetRecord, FileEntry
+from pyfsb.records import LABELLED_FOLDER, DatasetRecord, FileEntry
 from pyfsb.schema import digest, parse
 
 
@@ -84,6 +83,11 @@ def read_task_rows(task: Task, root: str) -> TaskRows:
     """
     train, num_train_excluded, train_path = _read_split(task, root, task.train)
     held_out, num_excluded, test_path = _read_split(task, root, task.test)
+    if not train or not held_out:
+        raise DataError(
+            f"{task.name}: {len(train)} training and {len(held_out)} held-out rows have a gold "
+            "label; both are needed"
+        )
     submission: list[Example] = []
     submission_path = None
     board = task.submission

@@ -18,7 +18,6 @@ from pathlib import Path
 
 from pyfsb import records, storage
 from pyfsb.config import FinetuneSpec, RunSpec, Stage, load_spec, stage_hash
-from pyfsb.data.prepare import LABELLED_FOLDER
 from pyfsb.errors import EXIT_OK, EXIT_TERMINATED, CheckpointError
 from pyfsb.evaluation.finetune import Base, Finetuning, finetune
 from pyfsb.evaluation.gate import decide_gate
@@ -27,10 +26,17 @@ from pyfsb.evaluation.protocol import Task
 from pyfsb.evaluation.rows import TaskRows, describe_rows, read_task_rows, tasks_of
 from pyfsb.evaluation.scoring import Scored, score_answers
 from pyfsb.evaluation.submission import write_submission
-from pyfsb.inference.loading import MODEL_FOLDER, load_predictor
+from pyfsb.inference.loading import load_predictor
 from pyfsb.models.loading import count_stored_parameters, find_weights
 from pyfsb.processes import StopRequest
-from pyfsb.records import CheckpointRecord, EvalReport, Parent, Score
+from pyfsb.records import (
+    LABELLED_FOLDER,
+    MODEL_FOLDER,
+    CheckpointRecord,
+    EvalReport,
+    Parent,
+    Score,
+)
 from pyfsb.registry import find_entry
 from pyfsb.schema import Json, digest
 from pyfsb.storage.workspace import Workspace
@@ -51,7 +57,7 @@ class _Job:
     spec: RunSpec
     workspace: Workspace
     base: Base
-    base_parents: tuple[Parent, ...]
+    base_link: Parent
     num_parameters: int
     group: ProcessGroup
     stop: StopRequest
@@ -74,7 +80,8 @@ def evaluate(spec: RunSpec, group: ProcessGroup, stop: StopRequest) -> int:
     job = _start(spec, workspace, group, stop)
     try:
         tasks = tasks_of(spec)
-        scores = [score for task in tasks for score in _evaluate_task(job, task)]
+        rows = {task.name: read_task_rows(task, spec.data.root) for task in tasks}
+        scores = [s for task in tasks for s in _evaluate_task(job, task, rows[task.name])]
     except _StoppedError:
         return EXIT_TERMINATED
     if group.is_first:
@@ -86,12 +93,12 @@ def evaluate(spec: RunSpec, group: ProcessGroup, stop: StopRequest) -> int:
             seconds=time.monotonic() - started,
             config_hash=stage_hash(spec, Stage.EVALUATION),
             seeds=spec.evaluation.finetune.seeds,
-            parents=job.base_parents,
+            parents=(job.base_link, *(_data_link(job, task, workspace.uri) for task in tasks)),
             model=job.base.model,
             num_parameters=job.num_parameters,
             scores=tuple(scores),
             gate=gate,
-            example=_example(next(task for task in tasks if task.name == served), spec),
+            example=_example(rows[served]),
         )
         records.write_record(report, workspace.uri)
         _log.info("gate %s: %s", "passed" if gate.has_passed else "not passed", gate.reason)
@@ -106,28 +113,30 @@ def _start(spec: RunSpec, workspace: Workspace, group: ProcessGroup, stop: StopR
     if uri is None:
         raise CheckpointError("nothing to evaluate: set model.checkpoint or data.corpus")
     folder, record = find_weights(uri), records.find_record(uri)
-    parents: tuple[Parent, ...] = ()
+    places = {"base": workspace.uri, "root": spec.output}
     if isinstance(record, CheckpointRecord):
+        records.verify_files(record.files, folder)
         folder = folder / MODEL_FOLDER
-        parents = (records.link(record, uri, base=workspace.uri, root=spec.output),)
+        base_link = records.link(record, uri, **places)
+    else:
+        base_link = records.link_weights(folder, uri, **places)
     model = find_entry(spec.model.name).name
     return _Job(
         spec=spec,
         workspace=workspace,
-        base=Base(folder=folder, model=model, uri=uri, record=record),
-        base_parents=parents,
+        base=Base(folder=folder, model=model, uri=uri),
+        base_link=base_link,
         num_parameters=count_stored_parameters(folder),
         group=group,
         stop=stop,
     )
 
 
-def _evaluate_task(job: _Job, task: Task) -> list[Score]:
+def _evaluate_task(job: _Job, task: Task, rows: TaskRows) -> list[Score]:
     """Score every runner on one task."""
     started = time.monotonic()
-    rows = read_task_rows(task, job.spec.data.root)
     workspace = Workspace(storage.join(job.workspace.uri, task.name))
-    data_uri = _data_uri(job, task, workspace)
+    data_uri = _data_uri(job, task)
     if job.group.is_first and not task.is_prepared:
         record = describe_rows(job.spec.name, task, rows, time.monotonic() - started)
         records.write_record(record, data_uri)
@@ -135,20 +144,18 @@ def _evaluate_task(job: _Job, task: Task) -> list[Score]:
     scores = []
     for runner in job.spec.evaluation.runners:
         score = _load_score(job, task, rows, runner, workspace)
-        scores.append(score or _run(job, task, rows, runner, workspace, data_uri))
+        scores.append(score or _run(job, task, rows, runner, workspace))
         shown = scores[-1]
         if job.group.is_first:
             _log.info(
                 "%s by %s: %.3f [%.3f, %.3f] on %d rows, majority %.3f",
-                task.name, runner, shown.value, *shown.interval, shown.num_rows,
+                task.name, runner, shown.seed_values[0], *shown.interval, shown.num_rows,
                 shown.majority_value,
             )  # fmt: skip
     return scores
 
 
-def _run(
-    job: _Job, task: Task, rows: TaskRows, runner: str, workspace: Workspace, data_uri: str
-) -> Score:
+def _run(job: _Job, task: Task, rows: TaskRows, runner: str, workspace: Workspace) -> Score:
     """Train, answer and score one runner on one task."""
     started = time.monotonic()
     settings = _settings(job.spec, task)
@@ -156,7 +163,7 @@ def _run(
     answers: list[list[Answer]] = []
     for seed in seeds:
         place = Workspace(storage.join(workspace.uri, f"{runner}-{seed}"))
-        _train(job, task, rows, runner, seed, place, data_uri)
+        _train(job, task, rows, runner, seed, place)
         predictor = load_predictor(str(place.pull()))
         answers.append(answer_rows(predictor, rows.held_out, job.group))
         if seed == seeds[0] and rows.submission and rows.submission_path:
@@ -177,7 +184,7 @@ def _run(
         num_excluded=rows.num_excluded,
         seconds=round(time.monotonic() - started, 3),
     )
-    score = score_answers(scored, rows.held_out, rows.has_overlap, answers)
+    score = score_answers(scored, rows.held_out, rows.has_overlap, answers, train=rows.train)
     if job.group.is_first:
         _write_predictions(rows, answers[0], workspace.path / f"predictions-{runner}.jsonl")
         stored = {"fingerprint": _fingerprint(job, task, rows, runner), "score": score.to_json()}
@@ -188,12 +195,9 @@ def _run(
     return score
 
 
-def _train(
-    job: _Job, task: Task, rows: TaskRows, runner: str, seed: int, place: Workspace, data_uri: str
-) -> None:
+def _train(job: _Job, task: Task, rows: TaskRows, runner: str, seed: int, place: Workspace) -> None:
     """Make the checkpoint of one runner and seed."""
-    data = records.read_record(data_uri)
-    data_link = records.link(data, data_uri, base=place.uri, root=job.spec.output)
+    data_link = _data_link(job, task, place.uri)
     if runner == "ngram":
         if job.group.is_first:
             from pyfsb.evaluation.ngram import fit_ngram  # costs scikit-learn
@@ -204,12 +208,9 @@ def _train(
             )  # fmt: skip
         job.group.barrier()
         return
-    base = job.base
-    links = [data_link]
-    if base.record:
-        links.insert(0, records.link(base.record, base.uri, base=place.uri, root=job.spec.output))
+    uri = storage.relative(job.base.uri, place.uri, root=job.spec.output)
     work = Finetuning(
-        base=base,
+        base=job.base,
         task=task,
         examples=rows.train,
         settings=_settings(job.spec, task),
@@ -217,7 +218,7 @@ def _train(
         run=job.spec.name,
         workspace=place,
         parallelism=job.spec.parallelism,
-        parents=tuple(links),
+        parents=(job.base_link.model_copy(update={"uri": uri}), data_link),
     )
     is_done = finetune(work, job.group, job.stop)
     if not is_done:
@@ -228,16 +229,21 @@ def _settings(spec: RunSpec, task: Task) -> FinetuneSpec:
     return spec.evaluation.overrides.get(task.name, spec.evaluation.finetune)
 
 
-def _data_uri(job: _Job, task: Task, workspace: Workspace) -> str:
+def _data_uri(job: _Job, task: Task) -> str:
     if task.is_prepared:
         return storage.join(job.spec.output_of(Stage.DATA), LABELLED_FOLDER)
-    return storage.join(workspace.uri, "data")
+    return storage.join(job.workspace.uri, task.name, "data")
+
+
+def _data_link(job: _Job, task: Task, base: str) -> Parent:
+    uri = _data_uri(job, task)
+    return records.link(records.read_record(uri), uri, base=base, root=job.spec.output)
 
 
 def _fingerprint(job: _Job, task: Task, rows: TaskRows, runner: str) -> str:
     """Return the digest of everything a score depends on."""
     value: Json = {
-        "base": job.base.record.digest if job.base.record else job.base.uri,
+        "base": job.base_link.digest,
         "files": [entry.xxh3 for entry in rows.files],
         "task": [task.spec.to_json(), task.version],
         "settings": _settings(job.spec, task).to_json(),
@@ -246,9 +252,8 @@ def _fingerprint(job: _Job, task: Task, rows: TaskRows, runner: str) -> str:
     return digest(value)
 
 
-def _example(task: Task, spec: RunSpec) -> Json:
+def _example(rows: TaskRows) -> Json:
     """Return the first held-out row without overlap, as a question and its gold answer."""
-    rows = read_task_rows(task, spec.data.root)
     flags = zip(rows.held_out, rows.has_overlap, strict=True)
     row = next((row for row, overlaps in flags if not overlaps), rows.held_out[0])
     return {"text": row.text, "text_pair": row.text_pair, "gold": row.gold}

@@ -32,7 +32,7 @@ class Row(Schema):
     spread: float | None
     """Standard deviation over the seeds; None for one seed."""
     is_above_majority: bool
-    """p < 0.001 against the majority baseline."""
+    """p < 0.001 of the first seed against the majority baseline."""
     report: str
     """Digest of the report."""
 

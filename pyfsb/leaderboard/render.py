@@ -16,9 +16,11 @@ HEADER = (
 )  # fmt: skip
 _FOOT = (
     "score: share of correct held-out rows whose text is not in the training rows (mean over "
-    "seeds, ± standard deviation); interval: Wilson, first seed; majority: share of the most "
-    "frequent label among those rows; p: one-sided exact binomial test against it; all rows: the "
-    "same with overlapping rows; overlap: rows left out for it."
+    "seeds, ± standard deviation); interval: Wilson, of the first seed, whose score stands behind "
+    "it where there are several; majority: share of the most frequent label among those rows, of a "
+    "tagging task the better of marking nothing and marking what training rows mark; p: one-sided "
+    "exact binomial test of the first seed against it; all rows: the first seed's score with "
+    "overlapping rows; overlap: rows left out for it."
 )
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem;
@@ -39,6 +41,7 @@ def cells(row: Row) -> tuple[str, ...]:
     """Return the texts of a row, in the order of `HEADER`."""
     score = row.score
     spread = f" ± {row.spread:.3f}" if row.spread is not None else ""
+    first = f" ({score.seed_values[0]:.3f})" if row.spread is not None else ""
     parameters = f"{row.num_parameters / 1e6:.2f} M" if row.num_parameters else "–"
     return (
         str(row.rank),
@@ -47,7 +50,7 @@ def cells(row: Row) -> tuple[str, ...]:
         parameters,
         score.runner,
         f"{score.value:.3f}{spread}",
-        f"{score.interval[0]:.3f}–{score.interval[1]:.3f}",
+        f"{score.interval[0]:.3f}–{score.interval[1]:.3f}{first}",
         str(score.num_rows),
         f"{score.majority_value:.3f} ({score.majority_label})",
         format_p_value(score.p_value).removeprefix("= "),

@@ -9,6 +9,7 @@ import pytest
 
 from pyfsb import records
 from pyfsb.records import CheckpointRecord, DatasetRecord, EvalReport, ServingRecord
+from pyfsb.training.meters import read_metrics
 from tests.conftest import ROOT, SAMPLES
 from tests.helpers.specs import fsb
 
@@ -33,15 +34,15 @@ def test_a_csv_is_all_it_takes(tmp_path: Path) -> None:
     report, served, table = _run(tmp_path / "run", f"data.train={SAMPLES}/own/messages.csv")
     data = records.read_record(str(tmp_path / "run/data/labelled"))
     assert isinstance(data, DatasetRecord)
-    assert data.splits == {"train": 220, "held_out": 300}
+    assert data.splits == {"train": 300, "held_out": 300}
     assert data.labels == ("优惠", "商品", "物流", "退换")
     for score in report.scores:
-        assert score.num_rows == 300
-        assert score.p_value < 0.001
+        assert (score.num_rows, score.num_overlap) == (300, 0)
+        assert score.value > score.majority_value
     assert served.answer["label"] in data.labels
-    assert (
-        served.runner == max(report.scores, key=lambda s: (s.value, s.runner == "finetune")).runner
-    )
+    best = max(report.scores, key=lambda s: (s.value, s.runner == "finetune"))
+    assert served.runner == best.runner
+    assert best.p_value < 0.0005
     assert "held_out" in table
     checkpoint = records.read_record(str(tmp_path / f"run/evaluation/mine/{served.runner}-42"))
     assert isinstance(checkpoint, CheckpointRecord)
@@ -63,16 +64,51 @@ def test_entities_are_found_in_texts(tmp_path: Path) -> None:
     report, served, _ = _run(
         tmp_path / "run", f"data.train={SAMPLES}/own/reviews.jsonl",
         f"data.task={ROOT}/docs/examples/task-tag.yaml", "serving.runner=finetune",
-        "serving.question=朋友推荐买的耳机，质量很好。",
+        "serving.question=没想到新款耳机质量很好", "evaluation.gate.is_enabled=false",
     )  # fmt: skip
     scores = {score.runner: score for score in report.scores}
     for score in scores.values():
         assert score.metric == "exact-match rows"
-        assert score.details["entity_f1"] > 0.5
-        assert score.p_value < 0.001
-    assert scores["ngram"].details["entity_f1"] > 0.9
-    found = {entity["text"]: entity["type"] for entity in served.answer["entities"]}
-    assert found.get("质量很好") == "opinion" or found.get("耳机") == "product"
+        assert (score.num_rows, score.num_overlap) == (300, 0)
+        assert score.majority_label == "no entities"
+        assert score.majority_value == pytest.approx(1 / 15)
+    assert scores["ngram"].details["entity_f1"] > 0.5
+    assert scores["ngram"].p_value < 0.001
+    # Nouns and phrases of the held-out forms stand in no training row: a small model from random
+    # weights learns its rows by heart and finds few of the others.
+    assert scores["finetune"].details["entity_f1"] > 0.02
+    steps = read_metrics(tmp_path / "run/evaluation/reviews/finetune-42/metrics.jsonl")
+    assert steps[-1]["loss"] < steps[0]["loss"] / 10
+    for entity in served.answer["entities"]:
+        assert entity["text"] == served.question["text"][entity["start"] : entity["end"]]
+        assert entity["type"] in ("product", "opinion")
+
+
+@pytest.mark.parametrize(
+    ("rows", "task", "problem"),
+    [
+        ("text,label\n" + "同一句话,正\n同一句话,负\n" * 40, "{}", "0 to score, both need some"),
+        ("text,label\n好,正\n坏,负\n", "{}", "of 2 rows 2 are left to train on and 0 to score"),
+        (
+            "text,label\n" + "".join(f"文{n},\n" for n in range(40)),
+            "{family: tag, labels: [物]}",
+            "none of 16 training rows has an entity in field 'label'",
+        ),
+        ("text,label\n小明,甲\n", "{family: tag}", "line 2: '甲' is not a JSON list of entities"),
+    ],
+)
+def test_rows_of_no_use_are_refused_before_anything_is_trained(
+    rows: str, task: str, problem: str, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.csv").write_text(rows, encoding="utf-8")
+    done = fsb(
+        "run", FINETUNE, "--set", f"output={tmp_path}/run", "--set", f"data.train={tmp_path}/mine.csv",
+        "--set", f"data.task={task}", "--set", "serving.port=0",
+    )  # fmt: skip
+    assert done.returncode == 3
+    assert problem in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run/training").exists()
 
 
 @pytest.mark.parametrize(
@@ -128,7 +164,7 @@ def test_weights_at_hand_need_no_corpus(tmp_path: Path) -> None:
         "data.corpus=[]", "data.corpus_includes_train=false", "model.config={}",
     )  # fmt: skip
     assert served.runner == "ngram"
-    assert report.parents == ()
+    assert [parent.kind for parent in report.parents] == ["ModelFolder", "DatasetRecord"]
     assert not (tmp_path / "run/training").exists()
     stages = json.loads(
         fsb("explain", FINETUNE, "--set", "data.corpus=[]", "--set", f"model.checkpoint={folder}",

@@ -16,6 +16,7 @@ TASK = Task(
         text="sentence",
         label="label",
         labels=("Negative", "Positive"),
+        template="template",
     ),
     title="电商评论情感分析",
     version="1",

@@ -33,7 +33,12 @@ LABELS = {
 
 TASK = Task(
     spec=TaskSpec(
-        name="tnews", family=Family.CLASSIFY, text="sentence", label="label", labels=tuple(LABELS)
+        name="tnews",
+        family=Family.CLASSIFY,
+        text="sentence",
+        label="label",
+        labels=tuple(LABELS),
+        template="template",
     ),
     title="今日头条新闻标题分类",
     version="1",

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from pyfsb import records
+from pyfsb.cli import summary
 from pyfsb.cli.__main__ import main
 from tests.conftest import ROOT
+from tests.unit.evaluation.test_evaluation import scored
 from tests.unit.test_records import dataset
 
 DEMO = str(ROOT / "docs/examples/demo.yaml")
@@ -49,6 +51,26 @@ def test_explain_as_json_and_dry_run_agree(
         (["--set", "trainig.max_steps=1"], 2, "unknown key 'trainig'; did you mean 'training'"),
         (["--set", "optimizer.learning_rate=fast"], 2, "optimizer.learning_rate = 'fast'"),
         (["--set", "evaluation.tasks=[tnew]"], 2, "unknown task or suite 'tnew'; did you mean"),
+        (
+            ["--set", "serving.task=tnew"],
+            2,
+            "unknown task in serving.task (scored: tnews, eprstmt) 'tnew'; did you mean 'tnews'?",
+        ),
+        (
+            ["--set", "evaluation.overrides.tnew.num_epochs=1"],
+            2,
+            "unknown task in evaluation.overrides (scored: tnews, eprstmt) 'tnew'; did you mean 'tnews'?",
+        ),
+        (
+            ["--set", "serving.runner=ngram", "--set", "evaluation.runners=[finetune]"],
+            2,
+            "serving.runner = 'ngram' needs a model of that runner, but evaluation.runners = [finetune]",
+        ),
+        (
+            ["--set", "serving.runner=best", "--set", "evaluation.runners=[]"],
+            2,
+            "evaluation.runners = []; add it there",
+        ),
         (["--set", "data.root=/nowhere"], 3, "missing files: /nowhere/clue/tnews_resplit"),
         (["--engine", "kubernets"], 2, "unknown engine 'kubernets'"),
     ],
@@ -63,6 +85,26 @@ def test_wrong_runs_end_with_one_line_and_their_code(
     assert text in captured.err
     assert captured.out == ""
     assert "Traceback" not in captured.err
+
+
+def test_the_own_task_and_its_runners_may_be_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(ROOT)
+    sets = [
+        f"output={tmp_path}/run", "data.root=/nowhere", "evaluation.tasks=[tnews]",
+        "serving.task=mine", "evaluation.overrides.mine.num_epochs=1", "serving.runner=ngram",
+    ]  # fmt: skip
+    overrides = [part for value in sets for part in ("--set", value)]
+    assert main(["run", "docs/examples/finetune.yaml", *overrides]) == 3
+    assert "missing files: /nowhere/clue/tnews_resplit" in capsys.readouterr().err
+
+
+def test_the_table_shows_the_served_seed_with_its_interval_and_the_mean_beside_it() -> None:
+    one = scored(["a", "b"], [["a", "b"]])
+    assert summary.score_cells(one)[2:4] == ("1.000", "0.342–1.000")
+    two = scored(["a", "b"], [["a", "b"], ["b", "b"]])
+    assert summary.score_cells(two)[2:4] == ("1.000 (mean of 2 seeds 0.750)", "0.342–1.000")
 
 
 def test_a_missing_spec_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 
 from pyfsb.config import Family, GateSpec, ServingSpec, TaskSpec, resolve_spec
 from pyfsb.data.labelled import Entity, Example
-from pyfsb.errors import ConfigError, DataError, UnknownNameError
+from pyfsb.errors import ConfigError, DataError, StorageError, UnknownNameError
 from pyfsb.evaluation.contamination import find_overlap
 from pyfsb.evaluation.gate import decide_gate
 from pyfsb.evaluation.metrics import entity_f1, is_degenerate, macro_f1
@@ -33,7 +35,7 @@ from pyfsb.evaluation.submission import check_submission, write_submission
 from pyfsb.evaluation.suites import SUITES, resolve_tasks
 from pyfsb.evaluation.tasks import all_tasks, find_task
 from pyfsb.inference.loading import load_predictor
-from pyfsb.records import Score
+from pyfsb.records import CheckpointRecord, Score
 from pyfsb.storage.workspace import Workspace
 from pyfsb.training.distributed import ProcessGroup
 from tests.helpers.specs import tiny_spec
@@ -146,15 +148,14 @@ def test_no_clean_row_is_no_score() -> None:
 
 def judged(p_value: float, rows: int, runner: str = "finetune", value: float = 0.5) -> Score:
     base = scored(["a", "b"], [["a", "b"]])
-    return base.model_copy(
-        update={"p_value": p_value, "num_rows": rows, "runner": runner, "value": value}
-    )
+    fields = {"p_value": p_value, "num_rows": rows, "runner": runner}
+    return base.model_copy(update={**fields, "value": value, "seed_values": (value,)})
 
 
 @pytest.mark.parametrize(
     ("p_value", "rows", "has_passed", "text"),
     [
-        (0.0005, 300, True, "majority 0.500, p = 0.0005"),
+        (0.0005, 300, True, "majority 0.500 (a), p = 0.0005"),
         (0.001, 300, False, "not above the majority at p < 0.001"),
         (0.0005, 299, False, "fewer than 300 held-out rows without overlap"),
     ],
@@ -172,6 +173,16 @@ def test_choosing_the_best_costs_its_share_of_p() -> None:
     assert (result.runner, result.p_value, result.has_passed) == ("ngram", 0.0002, True)
     scores[1] = judged(0.0006, 400, "ngram", 0.7)
     assert not decide_gate(scores, GateSpec(), best, task="t").has_passed
+
+
+def test_the_gate_judges_the_first_seed_and_tells_the_mean() -> None:
+    seeds = {"seeds": (1, 2), "seed_values": (0.5, 0.9), "value": 0.7, "interval": (0.4, 0.6)}
+    scores = [judged(0.0001, 400).model_copy(update=seeds), judged(0.0001, 400, "ngram", 0.6)]
+    best = ServingSpec.model_validate({"runner": "best"})
+    assert decide_gate(scores, GateSpec(), best, task="t").runner == "ngram"
+    reason = decide_gate(scores, GateSpec(), ServingSpec(), task="t").reason
+    assert "accuracy 0.500 [0.400, 0.600] on 400 rows" in reason
+    assert reason.endswith("; mean of 2 seeds 0.700")
 
 
 def test_a_gate_that_is_off_says_so() -> None:
@@ -314,11 +325,61 @@ def test_the_ngram_model_learns_labels_pairs_and_spans(tmp_path: Path) -> None:
     assert [answer.value for answer in found] == [r.gold for r in tagged]
 
 
+TWO_ROWS = [row("很好", "a"), row("太差", "b")]
+
+
 def test_a_saved_ngram_model_is_arrays_and_json(tmp_path: Path) -> None:
-    rows = [row(text, label) for text, label in (("很好很好", "a"), ("太差太差", "b"))] * 5
-    _fit(make_task(), rows, tmp_path)
+    _fit(make_task(), TWO_ROWS * 5, tmp_path)
     names = sorted(path.name for path in (tmp_path / "ngram/model").iterdir())
     assert names == ["ngrams.json", "ngrams.safetensors"]
+
+
+def test_two_rows_are_enough_for_the_ngram_model(tmp_path: Path) -> None:
+    assert [answer.value for answer in _fit(make_task(), TWO_ROWS, tmp_path)] == ["a", "b"]
+    rare = [row(chr(0x4E00 + number), "ab"[number % 2]) for number in range(120)]
+    assert [answer.value for answer in _fit(make_task(), rare, tmp_path / "rare")] == [
+        r.label for r in rare
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "text"),
+    [
+        ([row("很好"), row("不错")], "t: all 2 training rows have the same answer, 'a'"),
+        ([row("\u200b", "a"), row("\u200b", "b")], "nothing but white space in 2 training texts"),
+    ],
+)
+def test_rows_without_anything_to_learn_are_a_data_error(
+    rows: list[Example], text: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=text):
+        _fit(make_task(), rows, tmp_path)
+
+
+def test_tagged_rows_without_entities_are_a_data_error(tmp_path: Path) -> None:
+    tag = TaskSpec(name="t", family=Family.TAG, label="entities", labels=("物",))
+    with pytest.raises(DataError, match="t: all 2 training rows have the same answer, ''"):
+        _fit(make_task(spec=tag), [row("很好", None, entities=())] * 2, tmp_path)
+
+
+def test_the_ngram_model_of_a_full_disk_is_a_storage_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(StorageError, match="disk full: cannot write .*ngrams.json"):
+        _fit(make_task(), TWO_ROWS, tmp_path)
+
+
+def test_the_ngram_model_records_its_limit_and_keeps_it(tmp_path: Path) -> None:
+    workspace = Workspace(str(tmp_path))
+    record = fit_ngram(make_task(), TWO_ROWS, seed=1, run="r", workspace=workspace, parents=())
+    assert isinstance(record, CheckpointRecord)
+    assert record.max_tokens == 100_000
+    answers = load_predictor(workspace.uri).predict(["好" * 100_000, "好" * 100_001])
+    assert [answer.is_truncated for answer in answers] == [False, True]
 
 
 def test_many_classes_keep_their_weights(tmp_path: Path) -> None:

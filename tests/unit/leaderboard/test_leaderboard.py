@@ -69,6 +69,12 @@ def test_renderings_are_golden(request: pytest.FixtureRequest) -> None:
     assert_golden(request, "leaderboard.json", to_json(boards))
 
 
+def test_an_interval_names_the_score_it_is_about_where_seeds_differ() -> None:
+    text = to_markdown(rank_reports(REPORTS))
+    assert "| 0.600 ± 0.028 | 0.550–0.650 (0.580) |" in text
+    assert "| 0.600 | 0.550–0.650 |" in text
+
+
 def test_names_cannot_break_the_page() -> None:
     boards = rank_reports(REPORTS)
     assert "<b>" not in to_html(boards)
