@@ -8,11 +8,18 @@ import json
 import logging
 import sys
 from pathlib import Path
+from typing import Final
 
 from pyfsb.config import ServingSpec
 from pyfsb.processes import run_stage_main
+from pyfsb.schema import parse
 
 _log = logging.getLogger("serving")
+
+
+_LIMITS: Final = (
+    "max_batch_rows", "max_request_bytes", "max_concurrent_requests", "request_timeout_seconds",
+)  # fmt: skip
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -30,9 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--port", type=int, default=defaults.port, help="0 takes any (default: %(default)s)"
     )
-    for field in (
-        "max_batch_rows", "max_request_bytes", "max_concurrent_requests", "request_timeout_seconds",
-    ):  # fmt: skip
+    for field in _LIMITS:
         value = getattr(defaults, field)
         text = ServingSpec.model_fields[field].description
         parser.add_argument(
@@ -43,25 +48,37 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def read_limits(arguments: argparse.Namespace) -> ServingSpec:
+    """Return the settings that the options give.
+
+    Raises:
+        ConfigError: One of them is out of its range.
+    """
+    names = ("host", "port", *_LIMITS)
+    values = {name: getattr(arguments, name) for name in names}
+    return parse(ServingSpec, values, source="options of python -m serving")
+
+
+def inference_url(host: str, port: int, name: str) -> str:
+    """Return the URL of a model's V2 inference call; IPv6 addresses stand in brackets."""
+    place = f"[{host}]" if ":" in host else host
+    return f"http://{place}:{port}/v2/models/{name}/infer"
+
+
 def main() -> int:
     """Load the model and serve it."""
     arguments = build_parser().parse_args()
+    limits = read_limits(arguments)
     sys.argv[1:] = []  # importing kserve parses the command line for options of its own
     from pyfsb.inference.loading import load_predictor
     from serving.base import TextModel
     from serving.server import bind, serve
 
-    bound = bind(arguments.host, arguments.port)
+    bound = bind(limits.host, limits.port)
     host, port = bound.getsockname()[:2]
     predictor = load_predictor(arguments.checkpoint)
-    limits = ServingSpec(
-        max_batch_rows=arguments.max_batch_rows,
-        max_request_bytes=arguments.max_request_bytes,
-        max_concurrent_requests=arguments.max_concurrent_requests,
-        request_timeout_seconds=arguments.request_timeout_seconds,
-    )
     name = (arguments.name or predictor.name).replace("/", "-")
-    url = f"http://{host}:{port}/v2/models/{name}/infer"
+    url = inference_url(host, port, name)
     if arguments.ready_file:
         Path(arguments.ready_file).write_text(json.dumps({"url": url, "name": name}))
     _log.info("serving %s (%s) at %s", name, predictor.family.value, url)

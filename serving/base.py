@@ -2,22 +2,25 @@
 """A KServe model around a predictor: limits, threads, metrics; no decoding.
 
 The predictor runs in one worker thread, so the event loop keeps answering health checks and
-requests queue up to a bound. Used by `serving.__main__`.
+requests queue up to a bound. A request whose time is over leaves the queue; one that is being
+answered stops at its next row. Used by `serving.__main__`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 import uuid
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from kserve import InferRequest, InferResponse, Model
 
 from pyfsb.config import Family, ServingSpec
 from pyfsb.errors import FsbError
+from pyfsb.inference.deadline import OutOfTimeError, deadline_at
 from pyfsb.inference.protocol import Prediction, Predictor, TextInput
 from serving import metrics
 from serving.errors import OverloadedError, RequestTimeoutError, RequestTooLargeError
@@ -40,6 +43,7 @@ class TextModel(Model):
         self._limits = limits
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="predict")
         self._num_in_work = 0
+        self._counting = threading.Lock()
         self.ready = True
 
     def get_input_types(self) -> list[dict[str, Any]]:
@@ -68,14 +72,18 @@ class TextModel(Model):
             OverloadedError: Too many requests at once.
             RequestTimeoutError: The answer took too long.
         """
-        started, status = time.monotonic(), 200
+        started, status = time.monotonic(), 500
         try:
+            response: dict[str, Any] | InferResponse
             if isinstance(payload, InferRequest):
                 results = await self._answer(read_v2(payload))
-                return write_v2(
+                response = write_v2(
                     results, model_name=self.name, request_id=payload.id or uuid.uuid4().hex
                 )
-            return write_v1(await self._answer(read_v1(payload)))
+            else:
+                response = write_v1(await self._answer(read_v1(payload)))
+            status = 200
+            return response
         except FsbError as error:
             status = error.http_status
             raise
@@ -89,28 +97,33 @@ class TextModel(Model):
             raise RequestTooLargeError(
                 f"{len(inputs)} rows in one request; at most {limits.max_batch_rows} are allowed"
             )
-        if self._num_in_work >= limits.max_concurrent_requests:
-            raise OverloadedError(
-                f"{self._num_in_work} requests are in work, which is the limit; try again"
-            )
-        self._num_in_work += 1
-        metrics.IN_WORK.labels(self.name).set(self._num_in_work)
-        job = asyncio.get_running_loop().run_in_executor(
-            self._worker, self._predictor.predict, inputs
-        )
+        timeout = limits.request_timeout_seconds
+        self._enter()
+        job = self._worker.submit(self._work, inputs, time.monotonic() + timeout)
         job.add_done_callback(self._leave)
         try:
-            timeout = limits.request_timeout_seconds
-            results = await asyncio.wait_for(asyncio.shield(job), timeout)
-        except TimeoutError:
-            job.cancel()
+            # The timeout cancels a job that waits; one that has begun cannot be cancelled.
+            results = await asyncio.wait_for(asyncio.wrap_future(job), timeout)
+        except (TimeoutError, OutOfTimeError):
             raise RequestTimeoutError(f"no answer within {timeout:g} s") from None
         metrics.ROWS.labels(self.name).inc(len(inputs))
-        return list(results)
+        return results
 
-    def _leave(self, job: asyncio.Future[Any]) -> None:
-        """Count a finished job; one that ran into the timeout counts until its thread is free."""
-        self._num_in_work -= 1
-        metrics.IN_WORK.labels(self.name).set(self._num_in_work)
-        if not job.cancelled():
-            job.exception()
+    def _work(self, inputs: list[TextInput], deadline: float) -> list[Prediction]:
+        with deadline_at(deadline):
+            return list(self._predictor.predict(inputs))
+
+    def _enter(self) -> None:
+        with self._counting:
+            if self._num_in_work >= self._limits.max_concurrent_requests:
+                raise OverloadedError(
+                    f"{self._num_in_work} requests are in work, which is the limit; try again"
+                )
+            self._num_in_work += 1
+            metrics.IN_WORK.labels(self.name).set(self._num_in_work)
+
+    def _leave(self, _job: Future[list[Prediction]]) -> None:
+        """Count a job that ended, in the thread that ended it; an unheard one counts until then."""
+        with self._counting:
+            self._num_in_work -= 1
+            metrics.IN_WORK.labels(self.name).set(self._num_in_work)

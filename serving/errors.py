@@ -2,6 +2,7 @@
 """Errors of a request and what the client sees of them; the only table of HTTP statuses.
 
 RequestError         400  the body cannot be read as the protocol says, or an input is wrong
+ClosedPathError      404  a part of KServe's API that this server keeps closed
 RequestTooLargeError 413  too many rows or bytes
 OverloadedError      503  too many requests at once; try again
 RequestTimeoutError  504  not answered in time
@@ -17,6 +18,12 @@ from pyfsb.errors import ConfigError, FsbError, NotReadyError
 
 class RequestError(ConfigError):
     """The request is wrong; the same request fails again."""
+
+
+class ClosedPathError(ConfigError):
+    """KServe would answer there, this server does not."""
+
+    http_status = 404
 
 
 class RequestTooLargeError(ConfigError):

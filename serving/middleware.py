@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ASGI middleware in front of KServe: bounds on bodies, and content types as clients send them."""
+"""ASGI middleware in front of KServe: closed paths, bounds on bodies, content types as sent."""
 
 from __future__ import annotations
 
@@ -10,10 +10,30 @@ from typing import Final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pyfsb.errors import FsbError
-from serving.errors import RequestTimeoutError, RequestTooLargeError
+from serving.errors import ClosedPathError, RequestTimeoutError, RequestTooLargeError
 
 _BINARY_HEADER: Final = b"inference-header-content-length"
 _READ_AS_JSON: Final = (b"application/json", b"application/x-www-form-urlencoded", b"")
+_REPOSITORY: Final = "/v2/repository"
+
+
+class ClosedRepository:
+    """Closes KServe's repository API, by which any client may unload the model."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Wrap an application."""
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection event."""
+        path = scope.get("path", "")
+        if scope["type"] == "http" and (path == _REPOSITORY or path.startswith(f"{_REPOSITORY}/")):
+            text = (
+                f"{path}: the repository API is closed; this server keeps the model it began with"
+            )
+            await _refuse(ClosedPathError(text), send)
+            return
+        await self._app(scope, receive, send)
 
 
 class BodyLimit:

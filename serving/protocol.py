@@ -14,8 +14,9 @@ Source: KServe's V1 data plane; the Open Inference Protocol (V2).
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from kserve import InferOutput, InferRequest, InferResponse
@@ -25,13 +26,18 @@ from pyfsb.inference.protocol import Classification, Prediction, TextInput
 from pyfsb.schema import canonical_json
 from serving.errors import RequestError
 
+_MAX_SHOWN: Final = 80
+"""Characters of a wrong value in an error text at most."""
 
-def read_v1(body: Mapping[str, Any]) -> list[TextInput]:
+
+def read_v1(body: object) -> list[TextInput]:
     """Return the inputs of a V1 body.
 
     Raises:
         RequestError: Names the instance that is wrong and what would be right.
     """
+    if not isinstance(body, Mapping):
+        raise RequestError(f'expected {{"instances": [text, …]}}, got {_shown(body)}')
     instances = body.get("instances")
     if not isinstance(instances, list):
         raise RequestError('expected {"instances": [text, …]}; there is no list "instances"')
@@ -90,7 +96,7 @@ def _instance(item: object, position: int) -> TextInput:
     except ValidationError:
         raise RequestError(
             f'instance {position}: expected a text or {{"text": …, "text_pair": …}}, '
-            f"got {str(item)[:80]!r}"
+            f"got {_shown(item)}"
         ) from None
 
 
@@ -99,11 +105,26 @@ def _strings(tensor: Any) -> list[str]:
         raise RequestError(f"tensor {tensor.name!r} is {tensor.datatype}; expected BYTES")
     try:
         values = np.asarray(tensor.as_numpy(), dtype=object).reshape(-1).tolist()
-        return [
-            value.decode("utf-8") if isinstance(value, bytes) else str(value) for value in values
-        ]
-    except (UnicodeDecodeError, ValueError) as exc:
-        raise RequestError(f"tensor {tensor.name!r} is not UTF-8 text: {exc}") from None
+    except (ValueError, struct.error) as exc:
+        raise RequestError(
+            f"tensor {tensor.name!r} does not have shape {list(tensor.shape)}: {exc}"
+        ) from None
+    return [_text(value, f"tensor {tensor.name!r}, value {n}") for n, value in enumerate(values)]
+
+
+def _text(value: object, name: str) -> str:
+    if not isinstance(value, str | bytes):
+        raise RequestError(f"{name}: expected a text, got {_shown(value)}")
+    try:
+        # A text that JSON made of half a surrogate pair cannot be encoded.
+        return (value if isinstance(value, bytes) else value.encode()).decode()
+    except UnicodeError as exc:
+        raise RequestError(f"{name} is not UTF-8 text: {exc}") from None
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
 
 
 def _bytes_output(name: str, shape: list[int], values: Sequence[str]) -> InferOutput:

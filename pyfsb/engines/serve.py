@@ -6,8 +6,10 @@ The server is `python -m serving`, the same process that a pod runs; it is asked
 
 from __future__ import annotations
 
+import http.client
 import json
 import logging
+import signal
 import socket
 import subprocess
 import sys
@@ -16,15 +18,27 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Final, NoReturn
 
 from pyfsb import records, storage
 from pyfsb.config import RunSpec, Stage, stage_hash
-from pyfsb.errors import ConfigError, DataError, GateError, NotReadyError
+from pyfsb.errors import (
+    EXIT_TERMINATED,
+    ConfigError,
+    DataError,
+    FsbError,
+    GateError,
+    NotReadyError,
+)
 from pyfsb.processes import forwarding, start_child
 from pyfsb.records import EvalReport, Parent, Score, ServingRecord
 from pyfsb.schema import Json
 
-_POLL_SECONDS = 0.2
+_POLL_SECONDS: Final = 0.2
+_RETRYABLE: Final = (503, 504)
+"""Statuses of a server that is busy or slow."""
+# A proxy that the environment names must not get requests to this machine.
+_OPENER: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 _log = logging.getLogger(__name__)
 
 
@@ -40,8 +54,8 @@ def serve_and_ask(spec: RunSpec, *, keeps_serving: bool) -> subprocess.Popen[byt
 
     Raises:
         GateError: The score does not allow serving.
-        ConfigError: The port is taken.
-        NotReadyError: The server did not become ready in time.
+        ConfigError: The server did not start, for instance because the port is taken.
+        NotReadyError: The server did not become ready or did not answer in time.
     """
     started = time.monotonic()
     report = _passed_report(spec)
@@ -56,11 +70,15 @@ def serve_and_ask(spec: RunSpec, *, keeps_serving: bool) -> subprocess.Popen[byt
                 ready = _wait_until_ready(server, ready_file, spec)
                 question, answer = _ask(spec, report, ready["url"])
                 stays = keeps_serving
+            except FsbError:
+                if stop.signal_number is not None:  # a server that is stopped fails in many ways
+                    end_as_stopped(stop.signal_number)
+                raise
             finally:
                 if not stays:
                     _stop(server)
         if stop.signal_number is not None:
-            raise KeyboardInterrupt
+            end_as_stopped(stop.signal_number)
     record = ServingRecord(
         run=spec.name,
         created_at=records.now(),
@@ -79,6 +97,13 @@ def serve_and_ask(spec: RunSpec, *, keeps_serving: bool) -> subprocess.Popen[byt
     )
     records.write_record(record, spec.output_of(Stage.SERVING))
     return server if keeps_serving else None
+
+
+def end_as_stopped(signal_number: int) -> NoReturn:
+    """End this process for a stop signal that was passed on: Ctrl-C with 130, SIGTERM with 143."""
+    if signal_number == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise SystemExit(EXIT_TERMINATED)
 
 
 def _passed_report(spec: RunSpec) -> EvalReport:
@@ -110,7 +135,8 @@ def check_port(spec: RunSpec) -> None:
     Raises:
         ConfigError: Another process holds it.
     """
-    with socket.socket() as probe:
+    family = socket.AF_INET6 if ":" in spec.serving.host else socket.AF_INET
+    with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((spec.serving.host, spec.serving.port))
@@ -166,14 +192,19 @@ def _wait_until_ready(
 
 def _is_ready(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=2.0) as response:  # noqa: S310 - our own server
+        with _OPENER.open(url, timeout=2.0) as response:
             return bool(response.status == 200)
-    except (urllib.error.URLError, OSError):
+    except (OSError, http.client.HTTPException):
         return False
 
 
 def _ask(spec: RunSpec, report: EvalReport, url: str) -> tuple[Json, Json]:
-    """Ask the server the spec's question, or the report's example, over the V2 protocol."""
+    """Ask the server the spec's question, or the report's example, over the V2 protocol.
+
+    Raises:
+        DataError: The server refused it.
+        NotReadyError: It gave no answer in time.
+    """
     text, pair = report.example["text"], report.example["text_pair"]
     if spec.serving.question is not None:
         text = spec.serving.question
@@ -189,11 +220,17 @@ def _ask(spec: RunSpec, report: EvalReport, url: str) -> tuple[Json, Json]:
     )
     try:
         timeout = spec.serving.request_timeout_seconds
-        with urllib.request.urlopen(request, timeout=timeout) as response:  # noqa: S310
+        with _OPENER.open(request, timeout=timeout) as response:
             outputs = json.load(response)["outputs"]
     except urllib.error.HTTPError as exc:
         body = exc.read().decode("utf-8", "replace")
-        raise DataError(f"the server answered {exc.code} to {text[:40]!r}: {body[:200]}") from None
+        kind = NotReadyError if exc.code in _RETRYABLE else DataError
+        raise kind(f"the server answered {exc.code} to {text[:40]!r}: {body[:200]}") from None
+    except (OSError, http.client.HTTPException) as exc:
+        raise NotReadyError(
+            f"no answer from {url} to {text[:40]!r} within {timeout:g} s ({exc}); raise "
+            "serving.request_timeout_seconds, or run the same command again"
+        ) from None
     result = next(output for output in outputs if output["name"] == "result")
     answer: Json = json.loads(result["data"][0])
     return tensors, answer

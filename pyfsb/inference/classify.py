@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pyfsb.config import Family
+from pyfsb.inference.deadline import check_deadline
 from pyfsb.inference.encoding import encode_rows, group_by_length, pad_rows
 from pyfsb.inference.protocol import Classification, TextInput, as_inputs
 
@@ -45,6 +46,7 @@ class Classifier:
         rows = encode_rows(self._tokenizer, checked, max_tokens=self._max_tokens)
         probabilities: dict[int, Tensor] = {}
         for group in group_by_length(rows):
+            check_deadline()
             batch = pad_rows([rows[number] for number in group], pad_id=self._pad_id)
             batch = {key: value.to(self._model.device) for key, value in batch.items()}
             logits_BL = self._model(**batch).logits.float()

@@ -10,7 +10,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pyfsb.config import Family
 from pyfsb.errors import ConfigError
+from pyfsb.inference.deadline import check_deadline
 from pyfsb.inference.encoding import encode_rows, pad_rows
+from pyfsb.inference.pieces import fill_text
 from pyfsb.inference.protocol import Candidate, FilledMask, TextInput, as_inputs
 from pyfsb.models.heads import logits_at
 
@@ -46,6 +48,7 @@ class MaskFiller:
         return [self._fill(item) for item in checked]
 
     def _fill(self, item: TextInput) -> FilledMask:
+        check_deadline()
         row = encode_rows(self._tokenizer, [item], max_tokens=self._max_tokens)[0]
         mask_id = int(self._tokenizer.convert_tokens_to_ids(str(self._tokenizer.mask_token)))
         places = [place for place, token in enumerate(row.ids) if token == mask_id]
@@ -69,7 +72,5 @@ class MaskFiller:
                 best.indices, best.values.double().round(decimals=6), strict=True
             )
         ]
-        text = item.text
-        for candidates in masks:
-            text = text.replace(str(self._tokenizer.mask_token), candidates[0].token, 1)
+        text = fill_text(self._tokenizer, item.text, [candidates[0].token for candidates in masks])
         return FilledMask(text=text, masks=tuple(masks), is_truncated=row.is_truncated)

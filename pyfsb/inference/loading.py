@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from transformers import AutoConfig
 
 from pyfsb import records
 from pyfsb.config import Family
@@ -18,10 +17,16 @@ from pyfsb.inference.generate import Generator
 from pyfsb.inference.pair import PairClassifier
 from pyfsb.inference.protocol import Predictor
 from pyfsb.inference.tag import Tagger
-from pyfsb.models.loading import find_weights, load_model, load_tokenizer, max_positions
-from pyfsb.records import CheckpointRecord
+from pyfsb.models.loading import (
+    check_fits,
+    find_weights,
+    load_config,
+    load_model,
+    load_tokenizer,
+    max_positions,
+)
+from pyfsb.records import MODEL_FOLDER, CheckpointRecord
 
-MODEL_FOLDER: Final = "model"
 NGRAM_ARCHITECTURE: Final = "ngram"
 """`architecture` in the records of character n-gram models."""
 _PREDICTORS: Final[dict[Family, Any]] = {
@@ -78,7 +83,7 @@ def _load_bare(folder: Path, name: str) -> Predictor:
             f"{name}: neither a record.json nor a config.json in {folder}; expected a finished "
             "checkpoint or a Hugging Face folder"
         )
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    config = load_config(folder)
     architecture = (config.architectures or [""])[0]
     for ending, family in _HEADS.items():
         if architecture.endswith(ending):
@@ -89,6 +94,7 @@ def _load_bare(folder: Path, name: str) -> Predictor:
 def _load_family(folder: Path, family: Family, *, name: str, max_tokens: int) -> Predictor:
     model = load_model(folder, family).to(_device())
     tokenizer = load_tokenizer(folder)
+    check_fits(model, tokenizer, folder)
     predictor: Predictor = _PREDICTORS[family](model, tokenizer, name=name, max_tokens=max_tokens)
     return predictor
 

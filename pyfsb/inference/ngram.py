@@ -25,6 +25,7 @@ from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from pyfsb.config import Family
 from pyfsb.data.normalizing import normalise_text
 from pyfsb.inference.classify import decode_label
+from pyfsb.inference.deadline import check_deadline
 from pyfsb.inference.encoding import EncodedRow
 from pyfsb.inference.protocol import (
     Classification,
@@ -40,6 +41,8 @@ NGRAMS_NAME: Final = "ngrams.json"
 ARRAYS_NAME: Final = "ngrams.safetensors"
 _WINDOW: Final = 3
 """Characters on each side that a tag may depend on."""
+_BATCH_ROWS: Final = 64
+"""Rows of one matrix; enough that batches cost nothing, few enough to keep a deadline."""
 
 
 def make_vectorizer(*, is_tagging: bool) -> CountVectorizer:
@@ -69,6 +72,22 @@ def text_features(vectorizer: CountVectorizer, inputs: Sequence[TextInput]) -> s
     counts = [shared.sum(axis=1), only_first.sum(axis=1), only_second.sum(axis=1), overlap]
     dense = sparse.csr_matrix(np.hstack(counts, dtype=np.float32))
     return sparse.hstack([shared, only_first, only_second, second, dense], format="csr")
+
+
+def cut_input(item: TextInput, max_characters: int) -> tuple[TextInput, bool]:
+    """Return an input of at most so many characters, and whether it was longer.
+
+    Both texts of a pair count; the longer one is cut first, as `encode_rows` does with tokens.
+    """
+    first, second = len(item.text), len(item.text_pair or "")
+    if first + second <= max_characters:
+        return item, False
+    shorter = min(first, second, max_characters // 2)
+    room = max_characters - shorter
+    text = item.text[: shorter if first < second else room]
+    if item.text_pair is None:
+        return TextInput(text=text), True
+    return TextInput(text=text, text_pair=item.text_pair[: max_characters - len(text)]), True
 
 
 def context_features(text: str) -> list[str]:
@@ -109,21 +128,32 @@ class _Linear:
 class NgramClassifier:
     """An n-gram model of family classify or pair."""
 
-    def __init__(self, folder: Path, *, name: str, family: Family) -> None:
-        """Load a fitted model."""
+    def __init__(self, folder: Path, *, name: str, family: Family, max_characters: int) -> None:
+        """Load a fitted model; longer inputs are cut."""
         self.name = name
         self.family = family
+        self._max_characters = max_characters
         self._linear = _Linear(folder)
 
     def predict(self, inputs: Sequence[str | tuple[str, str] | TextInput]) -> list[Classification]:
         """Return the label of each input; its score is a softmax of margins, uncalibrated."""
         checked = as_inputs(inputs, needs_pair=self.family is Family.PAIR)
-        if not checked:
-            return []
-        margins = self._linear.margins(text_features(self._linear.vectorizer, checked))
+        results: list[Classification] = []
+        for start in range(0, len(checked), _BATCH_ROWS):
+            check_deadline()
+            results += self._classify(checked[start : start + _BATCH_ROWS])
+        return results
+
+    def _classify(self, inputs: Sequence[TextInput]) -> list[Classification]:
+        cut = [cut_input(item, self._max_characters) for item in inputs]
+        features = text_features(self._linear.vectorizer, [item for item, _ in cut])
+        margins = self._linear.margins(features)
         powers = np.exp(margins - margins.max(axis=1, keepdims=True))
         probabilities = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float64)
-        return [decode_label(row.tolist(), self._linear.labels, False) for row in probabilities]
+        return [
+            decode_label(row.tolist(), self._linear.labels, is_truncated)
+            for row, (_, is_truncated) in zip(probabilities, cut, strict=True)
+        ]
 
 
 class NgramTagger:
@@ -131,31 +161,36 @@ class NgramTagger:
 
     family: Family = Family.TAG
 
-    def __init__(self, folder: Path, *, name: str) -> None:
-        """Load a fitted model."""
+    def __init__(self, folder: Path, *, name: str, max_characters: int) -> None:
+        """Load a fitted model; longer texts are cut."""
         self.name = name
+        self._max_characters = max_characters
         self._linear = _Linear(folder)
 
     def predict(self, inputs: Sequence[str | tuple[str, str] | TextInput]) -> list[Tagging]:
         """Return the entities of each text."""
-        return [self._tag(item.text) for item in as_inputs(inputs)]
+        return [self._tag(item) for item in as_inputs(inputs)]
 
-    def _tag(self, text: str) -> Tagging:
+    def _tag(self, item: TextInput) -> Tagging:
+        check_deadline()
+        cut, is_truncated = cut_input(item, self._max_characters)
+        text = cut.text
         features = self._linear.vectorizer.transform(context_features(text))
         best = self._linear.margins(features).argmax(axis=1)
         tags = [self._linear.labels[number] for number in best]
         offsets = tuple((place, place + 1) for place in range(len(text)))
-        row = EncodedRow(ids=(), types=(), offsets=offsets, is_truncated=False)
-        return Tagging(entities=tuple(decode_entities(text, row, tags)), is_truncated=False)
+        row = EncodedRow(ids=(), types=(), offsets=offsets, is_truncated=is_truncated)
+        entities = tuple(decode_entities(text, row, tags))
+        return Tagging(entities=entities, is_truncated=is_truncated)
 
 
 def load_ngram(folder: Path, record: CheckpointRecord) -> Predictor:
     """Load the n-gram model of a checkpoint."""
-    name = record.task or record.model
+    name, bound = record.task or record.model, record.max_tokens
     family = Family(record.family)
     if family is Family.TAG:
-        return NgramTagger(folder, name=name)
-    return NgramClassifier(folder, name=name, family=family)
+        return NgramTagger(folder, name=name, max_characters=bound)
+    return NgramClassifier(folder, name=name, family=family, max_characters=bound)
 
 
 def dump_ngram(

@@ -107,6 +107,7 @@ class Predictor(Protocol):
 
         Raises:
             ConfigError: An input does not fit the family; names its position.
+            OutOfTimeError: A deadline was set (`pyfsb.inference.deadline`) and has passed.
         """
 
 

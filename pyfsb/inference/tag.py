@@ -14,6 +14,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pyfsb.config import Family
+from pyfsb.inference.deadline import check_deadline
 from pyfsb.inference.encoding import EncodedRow, encode_rows, group_by_length, pad_rows
 from pyfsb.inference.protocol import FoundEntity, Tagging, TextInput, as_inputs
 
@@ -52,6 +53,7 @@ class Tagger:
         pad_id = int(self._tokenizer.convert_tokens_to_ids(str(self._tokenizer.pad_token)))
         tags: dict[int, list[str]] = {}
         for group in group_by_length(rows):
+            check_deadline()
             batch = pad_rows([rows[number] for number in group], pad_id=pad_id)
             batch = {key: value.to(self._model.device) for key, value in batch.items()}
             best_BT = self._model(**batch).logits.argmax(-1).cpu().tolist()

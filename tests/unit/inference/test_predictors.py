@@ -11,8 +11,9 @@ from pyfsb.errors import CheckpointError, ConfigError
 from pyfsb.inference.classify import Classifier, decode_label
 from pyfsb.inference.encoding import EncodedRow, encode_rows, group_by_length, pad_rows
 from pyfsb.inference.fill_mask import MaskFiller
-from pyfsb.inference.generate import Generator, join_pieces
+from pyfsb.inference.generate import Generator
 from pyfsb.inference.pair import PairClassifier
+from pyfsb.inference.pieces import join_pieces
 from pyfsb.inference.protocol import TextInput, as_inputs
 from pyfsb.inference.tag import Tagger, bio_labels, decode_entities, encode_entities
 from pyfsb.models.loading import load_tokenizer
@@ -108,7 +109,7 @@ def test_masks_are_filled(name: str, tmp_path: Path) -> None:
     assert scores == sorted(scores, reverse=True)
     assert len(scores) == 5
     first, second = (candidates[0].token for candidates in result.masks)
-    assert result.text == f"中国的首都是{first}{second}。"
+    assert result.text == join_pieces([*"中国的首都是", first, second, "。"])
     with pytest.raises(ConfigError, match=r"input 1: no \[MASK\] in '中国'"):
         model.predict(["[MASK]", "中国"])
     with pytest.raises(ConfigError, match="beyond the model's 64 tokens"):
@@ -123,11 +124,6 @@ def test_text_is_continued_greedily(tmp_path: Path) -> None:
     assert first == second
     assert 0 < first.num_tokens <= 64
     assert model.predict(["好" * 200])[0].is_truncated
-
-
-def test_pieces_become_text() -> None:
-    pieces = ["hello", "##s", "world", "，", "中", "国", "3", ".", "5", "gpt"]
-    assert join_pieces(pieces) == "hellos world，中国3.5 gpt"
 
 
 def test_rows_are_padded_and_grouped() -> None:

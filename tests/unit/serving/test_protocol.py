@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 from kserve import InferInput, InferRequest
 
-from pyfsb.config import Family, ServingSpec
-from pyfsb.errors import ConfigError, FsbError
+from pyfsb.errors import FsbError
 from pyfsb.inference.protocol import Classification, Generation, TextInput
-from serving.base import TextModel
 from serving.errors import (
+    ClosedPathError,
     OverloadedError,
     RequestError,
     RequestTimeoutError,
@@ -43,9 +42,13 @@ def test_v1_takes_texts_and_objects() -> None:
         ({"instances": "文"}, 'expected {"instances"'),
         ({"instances": [3]}, "instance 0: expected a text or"),
         ({"instances": ["a", {"txt": "b"}]}, "instance 1: expected a text or"),
+        ([1], r'expected {"instances": \[text, …\]}, got \[1\]'),
+        ("x", r'expected {"instances": \[text, …\]}, got \'x\''),
+        (None, r'expected {"instances": \[text, …\]}, got None'),
+        pytest.param(b"\x80" * 99, "got b'.{78}…$", id="bytes"),
     ],
 )
-def test_wrong_v1_bodies_are_explained(body: dict[str, Any], text: str) -> None:
+def test_wrong_v1_bodies_are_explained(body: object, text: str) -> None:
     with pytest.raises(RequestError, match=text):
         read_v1(body)
 
@@ -64,7 +67,12 @@ def test_v2_takes_byte_tensors() -> None:
         ([tensor("text", [1], "INT32")], "tensor 'text' is INT32; expected BYTES"),
         ([tensor("text", ["a"]), tensor("x", ["b"])], "unknown tensor 'x'"),
         ([tensor("text", ["a"]), tensor("text_pair", ["b", "c"])], "1 texts but 2 second texts"),
-        ([tensor("text", [b"\xff"])], "is not UTF-8 text"),
+        ([tensor("text", [b"\xff"])], "tensor 'text', value 0 is not UTF-8 text"),
+        ([tensor("text", ["a", "\ud800"])], "tensor 'text', value 1 is not UTF-8 text"),
+        ([tensor("text", ["a", None])], "tensor 'text', value 1: expected a text, got None"),
+        ([tensor("text", [1])], "tensor 'text', value 0: expected a text, got 1"),
+        ([tensor("text", [{"a": 1}])], "value 0: expected a text, got {'a': 1}"),
+        ([tensor("text", [["a", "b"]])], r"tensor 'text' does not have shape \[1\]: cannot resh"),
     ],
 )
 def test_wrong_v2_requests_are_explained(tensors: list[InferInput], text: str) -> None:
@@ -87,70 +95,11 @@ def test_other_families_have_no_label() -> None:
     assert [output["name"] for output in response["outputs"]] == ["result"]
 
 
-class Predictor:
-    """Answers as it is told, after a while."""
-
-    family = Family.CLASSIFY
-    name = "m"
-
-    def __init__(self, seconds: float = 0.0) -> None:
-        self.seconds = seconds
-
-    def predict(self, inputs: list[TextInput]) -> list[Classification]:
-        import time
-
-        time.sleep(self.seconds)
-        if any(item.text == "错" for item in inputs):
-            raise ConfigError("input 0: wrong")
-        return [ANSWER] * len(inputs)
-
-
-def make_model(seconds: float = 0.0, **limits: float) -> TextModel:
-    return TextModel("m", Predictor(seconds), ServingSpec.model_validate(limits))
-
-
-def ask(model: TextModel, *texts: str) -> Any:
-    return asyncio.run(model.predict({"instances": list(texts)}))
-
-
-def test_a_model_answers_and_knows_its_tensors() -> None:
-    model = make_model()
-    assert model.ready
-    assert ask(model, "文")["predictions"][0]["label"] == "好"
-    assert [item["name"] for item in model.get_input_types()] == ["text"]
-    assert [item["name"] for item in model.get_output_types()] == ["result", "label", "score"]
-
-
-def test_errors_of_inputs_reach_the_client() -> None:
-    with pytest.raises(ConfigError, match="input 0: wrong"):
-        ask(make_model(), "错")
-
-
-def test_too_many_rows_are_refused() -> None:
-    with pytest.raises(RequestTooLargeError, match="3 rows in one request; at most 2"):
-        ask(make_model(max_batch_rows=2), "一", "二", "三")
-
-
-def test_a_slow_answer_times_out_and_counts_until_it_ends() -> None:
-    model = make_model(0.4, request_timeout_seconds=0.1, max_concurrent_requests=1)
-
-    async def scene() -> None:
-        with pytest.raises(RequestTimeoutError, match=r"no answer within 0\.1 s"):
-            await model.predict({"instances": ["一"]})
-        with pytest.raises(OverloadedError, match="1 requests are in work, which is the limit"):
-            await model.predict({"instances": ["二"]})
-        await asyncio.sleep(0.5)
-        model._limits = ServingSpec()
-        assert (await model.predict({"instances": ["三"]}))["predictions"]  # type: ignore[index]
-
-    asyncio.run(scene())
-
-
 @pytest.mark.parametrize(
     ("kind", "status"),
     [
-        (RequestError, 400), (RequestTooLargeError, 413), (OverloadedError, 503),
-        (RequestTimeoutError, 504),
+        (RequestError, 400), (ClosedPathError, 404), (RequestTooLargeError, 413),
+        (OverloadedError, 503), (RequestTimeoutError, 504),
     ],
 )  # fmt: skip
 def test_statuses(kind: type[FsbError], status: int) -> None:
