@@ -64,7 +64,7 @@ def write_spec(folder: Path, spec: dict[str, Any], name: str = "spec.yaml") -> P
     return path
 
 
-def fsb(*arguments: str, env: dict[str, str] | None = None, timeout: float = 280) -> Any:
+def fsb(*arguments: str, env: dict[str, str] | None = None, timeout: float = 560) -> Any:
     """Run the `fsb` command; returns the completed process with text output."""
     return subprocess.run(
         fsb_command(*arguments), capture_output=True, text=True, timeout=timeout, check=False,
