@@ -6,7 +6,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from pyfsb.config import load_spec
+from pyfsb.config import Stage, load_spec
+from pyfsb.engines.outcome import report_outcome
+from pyfsb.errors import EXIT_OK
 from pyfsb.processes import run_stage_main
 from pyfsb.training.launcher import launch
 
@@ -17,7 +19,10 @@ def main() -> int:
     parser.add_argument("--spec", required=True, help="resolved run spec, a path or s3:// URI")
     arguments = parser.parse_args()
     spec = load_spec(arguments.spec)
-    return launch("pyfsb.evaluation.run", ["--spec", arguments.spec], spec.parallelism)
+    code = launch("pyfsb.evaluation.run", ["--spec", arguments.spec], spec.parallelism)
+    if code == EXIT_OK:
+        report_outcome(spec.output_of(Stage.EVALUATION))
+    return code
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
 BEGIN, END = "<!-- map: generated -->", "<!-- end of map -->"
-_ROOMS = ("pyfsb", "pipelines", "serving")
+_ROOMS = ("pyfsb", "operators", "pipelines", "serving")
 
 
 def update_map(readme: str) -> str:

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The only caller of the API server: reads what is there, applies what should be.
+
+Every write is a server-side apply under one field manager with an owner reference, or a status
+patch; a wish that is already fulfilled writes nothing. Errors of the API become ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import urllib3
+from kubernetes import client, config, dynamic
+from kubernetes.client.exceptions import ApiException
+
+from operators.builders.pods import RUN_LABEL
+from pyfsb.errors import ClusterError, ConfigError
+from pyfsb.resources import API_VERSION
+from pyfsb.schema import Json
+
+FIELD_MANAGER: Final = "fengshenbang-operator"
+_TIMEOUT_SECONDS: Final = 20
+_log = logging.getLogger(__name__)
+
+
+class Cluster:
+    """One connection; threads may share it."""
+
+    def __init__(self, api: client.ApiClient | None = None) -> None:
+        """Connect with the pod's service account, else with KUBECONFIG.
+
+        Raises:
+            ConfigError: Neither is there.
+        """
+        self._api = api or _connect()
+        self._core = client.CoreV1Api(self._api)
+        self._dynamic = dynamic.DynamicClient(self._api)
+
+    def get(self, api_version: str, kind: str, namespace: str, name: str) -> Json | None:
+        """Return an object, or None."""
+        with _explained(f"read {kind} {namespace}/{name}"):
+            try:
+                found: Json = (
+                    self._of(api_version, kind)
+                    .get(name=name, namespace=namespace, _request_timeout=_TIMEOUT_SECONDS)
+                    .to_dict()
+                )
+            except ApiException as exc:
+                if exc.status == 404:
+                    return None
+                raise
+            return found
+
+    def list_pods(self, namespace: str, run: str) -> list[client.V1Pod]:
+        """Return the pods of a gang."""
+        with _explained(f"list the pods of {namespace}/{run}"):
+            pods: list[client.V1Pod] = self._core.list_namespaced_pod(
+                namespace, label_selector=f"{RUN_LABEL}={run}", _request_timeout=_TIMEOUT_SECONDS
+            ).items
+            return pods
+
+    def apply(self, manifest: Json, owner: Json) -> Json:
+        """Apply a manifest, owned by a custom resource and gone with it."""
+        metadata = {**manifest["metadata"], "ownerReferences": [owner_reference(owner)]}
+        whole = {**manifest, "metadata": metadata}
+        name = f"{whole['kind']} {metadata.get('namespace')}/{metadata['name']}"
+        with _explained(f"apply {name}"):
+            applied: Json = (
+                self._of(whole["apiVersion"], whole["kind"])
+                .server_side_apply(
+                    body=whole, name=metadata["name"], namespace=metadata.get("namespace"),
+                    field_manager=FIELD_MANAGER, force_conflicts=True,
+                    _request_timeout=_TIMEOUT_SECONDS,
+                )
+                .to_dict()
+            )  # fmt: skip
+            return applied
+
+    def delete(self, api_version: str, kind: str, namespace: str, name: str, uid: str) -> None:
+        """Delete one incarnation of an object; nothing happens when it is not there any more."""
+        options = {
+            "preconditions": {"uid": uid}, "propagationPolicy": "Background",
+            "apiVersion": "v1", "kind": "DeleteOptions",
+        }  # fmt: skip
+        with _explained(f"delete {kind} {namespace}/{name}"):
+            try:
+                self._of(api_version, kind).delete(
+                    name=name, namespace=namespace, body=options,
+                    _request_timeout=_TIMEOUT_SECONDS,
+                )  # fmt: skip
+            except ApiException as exc:
+                if exc.status not in (404, 409):
+                    raise
+
+    def patch_status(self, kind: str, namespace: str, name: str, status: Json) -> None:
+        """Merge into the status of a custom resource."""
+        with _explained(f"report the status of {kind} {namespace}/{name}"):
+            self._of(API_VERSION, kind).status.patch(
+                body={"status": status}, name=name, namespace=namespace,
+                content_type="application/merge-patch+json", _request_timeout=_TIMEOUT_SECONDS,
+            )  # fmt: skip
+
+    def tell(self, owner: Json, *, reason: str, message: str, is_warning: bool) -> None:
+        """Record an event about a custom resource; a failure is logged, not raised."""
+        metadata = owner["metadata"]
+        reference = {
+            key: owner_reference(owner)[key] for key in ("apiVersion", "kind", "name", "uid")
+        }
+        now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        body = {
+            "metadata": {
+                "generateName": f"{metadata['name']}.", "namespace": metadata["namespace"],
+            },
+            "involvedObject": {**reference, "namespace": metadata["namespace"]},
+            "reason": reason, "message": message[:1000], "count": 1,
+            "type": "Warning" if is_warning else "Normal",
+            "source": {"component": FIELD_MANAGER}, "firstTimestamp": now, "lastTimestamp": now,
+        }  # fmt: skip
+        try:
+            self._core.create_namespaced_event(
+                metadata["namespace"], body, _request_timeout=_TIMEOUT_SECONDS
+            )
+        except (ApiException, urllib3.exceptions.HTTPError) as exc:
+            _log.warning("cannot record an event: %s", exc)
+
+    def _of(self, api_version: str, kind: str) -> Any:
+        return self._dynamic.resources.get(api_version=api_version, kind=kind)
+
+
+def owner_reference(owner: Json) -> Json:
+    """Return the reference that ties an object to a custom resource."""
+    return {
+        "apiVersion": owner["apiVersion"],
+        "kind": owner["kind"],
+        "name": owner["metadata"]["name"],
+        "uid": owner["metadata"]["uid"],
+        "controller": True,
+        "blockOwnerDeletion": False,
+    }
+
+
+def _connect() -> client.ApiClient:
+    try:
+        config.load_incluster_config()
+    except config.ConfigException:
+        try:
+            config.load_kube_config()
+        except config.ConfigException as exc:
+            raise ConfigError(f"no cluster: {exc}; set KUBECONFIG") from None
+    return client.ApiClient()
+
+
+@contextlib.contextmanager
+def _explained(action: str) -> Iterator[None]:
+    try:
+        yield
+    except ApiException as exc:
+        raise ClusterError(f"cannot {action}: {exc.status} {exc.reason}: {_words(exc)}") from None
+    except dynamic.exceptions.ResourceNotFoundError as exc:
+        raise ClusterError(f"cannot {action}: the cluster has no such kind: {exc}") from None
+    except urllib3.exceptions.HTTPError as exc:
+        raise ClusterError(f"cannot {action}: {type(exc).__name__}: {exc}") from None
+
+
+def _words(exc: ApiException) -> str:
+    """Return what the API server says, without headers."""
+    import json
+
+    try:
+        return str(json.loads(exc.body)["message"])[:500]
+    except (ValueError, KeyError, TypeError):
+        return str(exc.body)[:200]

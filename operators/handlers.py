@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""kopf's events → a queue of names → the reconciler.
+
+Only low-level event handlers are used: no finalizers, no annotations, no state in kopf. Each event
+of a custom resource, its job or its pods puts the resource's name into the queue once; a timer puts
+every known name there again, so that nothing depends on an event having come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import kopf
+
+from operators.builders.pods import RUN_LABEL
+from operators.metrics import Metrics
+from pyfsb.errors import FsbError
+from pyfsb.resources import GROUP, KINDS, VERSION
+from pyfsb.resources.status import Phase
+
+Key = tuple[str, str, str]
+"""Kind, namespace and name."""
+GANG_KINDS: Final = ("TrainingRun", "Evaluation")
+RESYNC_SECONDS: Final = 20.0
+_NUM_WORKERS: Final = 8
+_BACKOFF_SECONDS: Final = (1.0, 2.0, 5.0, 15.0, 30.0)
+_ENDED: Final = (Phase.SUCCEEDED, Phase.FAILED)
+_log = logging.getLogger(__name__)
+
+
+class Queue:
+    """Names to look at, each at most once at a time and never by two workers."""
+
+    def __init__(
+        self, reconcile: Callable[[str, str, str], Phase | None], metrics: Metrics
+    ) -> None:
+        """Keep what looks at a name."""
+        self._reconcile = reconcile
+        self._metrics = metrics
+        self._queue: asyncio.Queue[Key] = asyncio.Queue()
+        self._waiting: set[Key] = set()
+        self._busy: set[Key] = set()
+        self._again: set[Key] = set()
+        self._failures: dict[Key, int] = {}
+        self.known: set[Key] = set()
+        self.last_sweep = time.monotonic()
+
+    def put(self, key: Key) -> None:
+        """Ask for a look; a name in work is looked at once more afterwards."""
+        self.known.add(key)
+        if key in self._busy:
+            self._again.add(key)
+        elif key not in self._waiting:
+            self._waiting.add(key)
+            self._queue.put_nowait(key)
+        self._metrics.depth.set(self._queue.qsize())
+
+    def forget(self, key: Key) -> None:
+        """Drop a name whose resource is gone."""
+        self.known.discard(key)
+        self._failures.pop(key, None)
+
+    async def work(self) -> None:
+        """Look at names, one after another, for ever."""
+        while True:
+            key = await self._queue.get()
+            self._waiting.discard(key)
+            self._busy.add(key)
+            try:
+                await self._look(key)
+            finally:
+                self._busy.discard(key)
+                if key in self._again:
+                    self._again.discard(key)
+                    self.put(key)
+
+    async def sweep(self) -> None:
+        """Put every known name into the queue now and then."""
+        while True:
+            await asyncio.sleep(RESYNC_SECONDS)
+            self.last_sweep = time.monotonic()
+            for key in tuple(self.known):
+                self.put(key)
+
+    async def _look(self, key: Key) -> None:
+        started = time.monotonic()
+        try:
+            phase = await asyncio.to_thread(self._reconcile, *key)
+        except FsbError as exc:
+            self._metrics.reconciles.labels(kind=key[0], result="error").inc()
+            self._retry_later(key, exc)
+            return
+        except Exception:  # a bug must not stop the others
+            _log.exception("cannot look at %s %s/%s", *key)
+            self._metrics.reconciles.labels(kind=key[0], result="bug").inc()
+            self._retry_later(key, None)
+            return
+        finally:
+            self._metrics.seconds.labels(kind=key[0]).observe(time.monotonic() - started)
+        self._metrics.reconciles.labels(kind=key[0], result="ok").inc()
+        self._failures.pop(key, None)
+        if phase is None:
+            self.forget(key)
+
+    def _retry_later(self, key: Key, error: FsbError | None) -> None:
+        count = self._failures.get(key, 0)
+        self._failures[key] = count + 1
+        delay = _BACKOFF_SECONDS[min(count, len(_BACKOFF_SECONDS) - 1)]
+        if error:
+            _log.warning("%s %s/%s: %s; again in %.0f s", *key, error, delay)
+        asyncio.get_running_loop().call_later(delay, self.put, key)
+
+
+def login(**context: Any) -> kopf.ConnectionInfo | None:
+    """Connect with the pod's service account, else with KUBECONFIG, as `Cluster` does."""
+    return kopf.login_with_service_account(**context) or kopf.login_with_kubeconfig(**context)
+
+
+class Watch:
+    """kopf's side: starts and stops the workers, and turns events into names."""
+
+    def __init__(self, make_queue: Callable[[], Queue]) -> None:
+        """Keep what makes the queue, once kopf's loop runs."""
+        self._make_queue = make_queue
+        self._queue: Queue | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def register(self, registry: kopf.OperatorRegistry) -> None:
+        """Register every handler."""
+        kopf.on.login(registry=registry)(login)
+        kopf.on.startup(registry=registry)(self.start)
+        kopf.on.cleanup(registry=registry)(self.stop)
+        kopf.on.probe(id="sweep_seconds_ago", registry=registry)(self.sweep_age)
+        for kind in KINDS:
+            if kind.kind in GANG_KINDS:
+                handle = functools.partial(self.on_resource, kind.kind)
+                kopf.on.event(GROUP, VERSION, kind.plural, id=kind.plural, registry=registry)(
+                    handle
+                )
+        marked: Any = {RUN_LABEL: kopf.PRESENT}
+        for group, plural in (("kubeflow.org", "pytorchjobs"), ("", "pods")):
+            kopf.on.event(group, "v1", plural, labels=marked, id=plural, registry=registry)(
+                self.on_part
+            )
+
+    async def start(self, settings: kopf.OperatorSettings, **_: Any) -> None:
+        """Bound every watch and start the workers."""
+        settings.posting.enabled = False
+        settings.watching.server_timeout = 240
+        settings.watching.client_timeout = 300
+        settings.watching.inactivity_timeout = 70
+        settings.networking.request_timeout = 30
+        queue = self._queue = self._make_queue()
+        self._tasks += [asyncio.create_task(queue.work()) for _ in range(_NUM_WORKERS)]
+        self._tasks.append(asyncio.create_task(queue.sweep()))
+
+    async def stop(self, **_: Any) -> None:
+        """Stop the workers; what they were about is seen again by the next operator."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def sweep_age(self, **_: Any) -> float:
+        """Say how long ago every name was last put into the queue."""
+        return time.monotonic() - self._queue.last_sweep if self._queue else 0.0
+
+    async def on_resource(
+        self, kind: str, *, namespace: Any, name: Any, type: Any, **_: Any
+    ) -> None:
+        """Look at a custom resource that was made, changed or deleted."""
+        assert self._queue
+        if type == "DELETED":
+            self._queue.forget((kind, namespace, name))
+        else:
+            self._queue.put((kind, namespace, name))
+
+    async def on_part(self, *, namespace: Any, labels: Any, **_: Any) -> None:
+        """Look at the resource that a job or pod belongs to."""
+        assert self._queue
+        for kind in GANG_KINDS:
+            key = (kind, namespace, labels.get(RUN_LABEL))
+            if key in self._queue.known:
+                self._queue.put(key)
