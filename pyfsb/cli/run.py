@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 
 from pyfsb import storage
 from pyfsb.cli import summary
@@ -71,6 +72,7 @@ def _run(arguments: argparse.Namespace) -> int:
     summary.show(spec, result, arguments.form)
     if result.server:
         print_text("serving until Ctrl-C …")
+        sys.stdout.flush()  # whoever reads a pipe waits for this line
         code = _wait_for(result.server)
     return code
 

@@ -288,3 +288,34 @@ def test_transformers_loads_the_exports(demo: DemoRun) -> None:
         demo.output / "evaluation/tnews/finetune-42/model"
     )
     assert tuned.config.id2label[3] == "103"
+
+
+def test_serve_keeps_serving_until_ctrl_c(demo: DemoRun, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(demo.output, tmp_path / "run")
+    process = subprocess.Popen(
+        fsb_command("run", *demo.arguments, "--set", f"output={tmp_path}/run", "--serve"),
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout
+    output = ""
+    try:
+        while "serving until Ctrl-C" not in output:
+            line = process.stdout.readline()
+            assert line, process.stderr and process.stderr.read()
+            output += line
+        served = records.read_record(str(tmp_path / "run/serving"))
+        assert isinstance(served, ServingRecord)
+        tensor = {"name": "text", "shape": [3], "datatype": "BYTES", "data": TEXTS}
+        status, answer = _request(served.endpoint, {"inputs": [tensor]})
+        assert status == 200
+        assert len(answer["outputs"][0]["data"]) == 3
+    finally:
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert served.endpoint in output
+    assert "Traceback" not in errors
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(served.endpoint, timeout=5)
