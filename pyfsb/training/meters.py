@@ -12,6 +12,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -103,6 +104,7 @@ class Meters:
             unit="step",
             disable=not sys.stderr.isatty(),
             leave=False,
+            ncols=shutil.get_terminal_size().columns,  # some terminals say 0, then 80
         )
 
     def record(self, metrics: StepMetrics) -> None:

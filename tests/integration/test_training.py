@@ -56,7 +56,7 @@ def start(spec: Path) -> subprocess.Popen[str]:
 
 def train(spec: Path, expected: int = 0) -> tuple[list[StepMetrics], str]:
     process = start(spec)
-    _, errors = process.communicate(timeout=200)
+    _, errors = process.communicate(timeout=500)
     assert process.returncode == expected, errors
     return steps_of(spec), errors
 
@@ -145,6 +145,31 @@ def _processes_with(argument: str) -> list[int]:
             ):
                 found.append(int(entry.name))
     return found
+
+
+@pytest.mark.parametrize("columns", [0, 120])
+def test_a_terminal_gets_a_bar(columns: int, corpus: Path, tmp_path: Path) -> None:
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    spec = make_run(tmp_path, corpus, training__max_steps=40)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pyfsb.training", "--spec", str(spec)], cwd=ROOT,
+        stdout=theirs, stderr=theirs, env={**os.environ, "COLUMNS": ""},
+    )  # fmt: skip
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # the other side is closed at the end
+        while part := os.read(ours, 65536):
+            shown += part
+    os.close(ours)
+    assert process.wait(60) == 0
+    assert "step/s, loss " in shown.decode()
+    assert "tok/s]" in shown.decode()
 
 
 def test_sigterm_saves_and_exits_143(corpus: Path, tmp_path: Path) -> None:
