@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from operators import handlers
+from operators.handlers import Queue, Watch
+from operators.metrics import Metrics
+from pyfsb.errors import ClusterError
+from pyfsb.resources.status import Phase
+
+A, B = ("TrainingRun", "team", "a"), ("TrainingRun", "team", "b")
+
+
+class Looks:
+    """Notes every look and how many of one name happen at once."""
+
+    def __init__(self, answer: Callable[[int], Phase | None] = lambda _: Phase.RUNNING) -> None:
+        self.answer = answer
+        self.names: list[str] = []
+        self.most_at_once = 0
+        self._now: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, _kind: str, _namespace: str, name: str) -> Phase | None:
+        with self._lock:
+            self.names.append(name)
+            self._now[name] = self._now.get(name, 0) + 1
+            self.most_at_once = max(self.most_at_once, self._now[name])
+            count = self.names.count(name)
+        time.sleep(0.02)
+        with self._lock:
+            self._now[name] -= 1
+        return self.answer(count)
+
+
+def run(looks: Looks, steps: Callable[[Queue], Any], seconds: float = 0.4) -> Queue:
+    """Run workers over a queue for a while."""
+
+    async def go() -> Queue:
+        queue = Queue(looks, Metrics(CollectorRegistry()))
+        workers = [asyncio.create_task(queue.work()) for _ in range(4)]
+        result = steps(queue)
+        if asyncio.iscoroutine(result):
+            await result
+        await asyncio.sleep(seconds)
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+        return queue
+
+    return asyncio.run(go())
+
+
+def test_a_name_waits_once_however_many_events_come() -> None:
+    looks = Looks()
+    run(looks, lambda queue: [queue.put(key) for key in (A, A, A, B)])
+    assert sorted(looks.names) == ["a", "b"]
+
+
+def test_a_name_in_work_is_looked_at_once_more_and_never_twice_at_once() -> None:
+    looks = Looks()
+
+    async def steps(queue: Queue) -> None:
+        queue.put(A)
+        await asyncio.sleep(0.01)
+        for _ in range(5):
+            queue.put(A)
+
+    run(looks, steps)
+    assert looks.names == ["a", "a"]
+    assert looks.most_at_once == 1
+
+
+def test_failures_are_tried_again_later_and_bugs_do_not_stop_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(handlers, "_BACKOFF_SECONDS", (0.05, 0.05))
+
+    def fail(count: int) -> Phase | None:
+        if count == 1:
+            raise ClusterError("the API is away")
+        if count == 2:
+            raise ValueError("a bug")
+        return Phase.RUNNING
+
+    looks = Looks(fail)
+    run(looks, lambda queue: [queue.put(A), queue.put(B)])
+    assert sorted(looks.names) == ["a", "a", "a", "b", "b", "b"]
+
+
+def test_what_is_gone_is_forgotten() -> None:
+    queue = run(Looks(lambda _: None), lambda queue: queue.put(A))
+    assert queue.known == set()
+
+
+def test_a_part_wakes_only_what_is_known() -> None:
+    looks = Looks()
+    watch = Watch(lambda: Queue(looks, Metrics(CollectorRegistry())))
+
+    async def go() -> float:
+        from types import SimpleNamespace
+
+        settings: Any = SimpleNamespace(
+            posting=SimpleNamespace(), watching=SimpleNamespace(), networking=SimpleNamespace()
+        )
+        await watch.start(settings)
+        await watch.on_part(namespace="team", labels={"fengshenbang.io/run": "a"})
+        await watch.on_resource("TrainingRun", namespace="team", name="a", type="ADDED")
+        await asyncio.sleep(0.1)
+        await watch.on_part(namespace="team", labels={"fengshenbang.io/run": "a"})
+        await watch.on_part(namespace="other", labels={"fengshenbang.io/run": "a"})
+        await asyncio.sleep(0.1)
+        await watch.on_resource("TrainingRun", namespace="team", name="a", type="DELETED")
+        await watch.on_part(namespace="team", labels={"fengshenbang.io/run": "a"})
+        await asyncio.sleep(0.1)
+        age = await watch.sweep_age()
+        await watch.stop()
+        return age
+
+    assert asyncio.run(go()) < 5
+    assert looks.names == ["a", "a"]

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from kubernetes import client
+
+from operators.decide import JobState
+from operators.observe import read_job, read_pod, read_result
+
+
+def job(*conditions: str, suspend: bool = False, **more: Any) -> dict[str, Any]:
+    return {
+        "spec": {"runPolicy": {"suspend": suspend}},
+        "status": {"conditions": [{"type": name, "status": "True", **more} for name in conditions]},
+    }
+
+
+def test_conditions_are_read_together() -> None:
+    assert read_job(None) == (JobState.ABSENT, "")
+    assert read_job({"spec": {}})[0] is JobState.ACTIVE
+    assert read_job(job("Created", "Running"))[0] is JobState.ACTIVE
+    assert read_job(job("Created", "Suspended", suspend=True))[0] is JobState.SUSPENDED
+    assert read_job(job("Created", "Running", "Succeeded"))[0] is JobState.SUCCEEDED
+    # A failed job stays failed, whatever else it says and however often it is suspended.
+    failed = job("Running", "Succeeded", "Failed", suspend=True, message="why")
+    assert read_job(failed) == (JobState.FAILED, "why")
+    old = {"spec": {}, "status": {"conditions": [{"type": "Failed", "status": "False"}]}}
+    assert read_job(old)[0] is JobState.ACTIVE
+
+
+def pod(**status: Any) -> client.V1Pod:
+    return client.V1Pod(
+        metadata=client.V1ObjectMeta(name="x-master-0", uid="u"),
+        status=client.V1PodStatus(**status),
+    )
+
+
+def container(**state: Any) -> client.V1ContainerStatus:
+    return client.V1ContainerStatus(
+        name="pytorch", image="i", image_id="", ready=False, restart_count=0,
+        state=client.V1ContainerState(**state),
+    )  # fmt: skip
+
+
+def test_a_running_pod() -> None:
+    running = container(running=client.V1ContainerStateRunning())
+    assert read_pod(pod(phase="Running", container_statuses=[running])).is_running
+
+
+def test_the_end_of_a_pod_carries_code_and_last_lines() -> None:
+    text = "x" * 5000 + "\nDataError: no rows\n"
+    ended = container(terminated=client.V1ContainerStateTerminated(exit_code=3, message=text))
+    found = read_pod(pod(phase="Failed", container_statuses=[ended]))
+    assert (found.exit_code, found.is_running) == (3, False)
+    assert found.message.endswith("DataError: no rows")
+    assert len(found.message) == 1500
+
+
+def test_an_evicted_pod_counts_as_lost() -> None:
+    found = read_pod(pod(phase="Failed", reason="Evicted", message="low on memory"))
+    assert (found.exit_code, found.reason, found.message) == (137, "Evicted", "low on memory")
+
+
+@pytest.mark.parametrize("field", ["container_statuses", "init_container_statuses"])
+def test_what_a_container_waits_for_is_told(field: str) -> None:
+    waiting = container(
+        waiting=client.V1ContainerStateWaiting(reason="ImagePullBackOff", message="no such image")
+    )
+    found = read_pod(pod(phase="Pending", **{field: [waiting]}))
+    assert (found.reason, found.message) == ("ImagePullBackOff", "no such image")
+
+
+def test_what_the_scheduler_says_is_told() -> None:
+    condition = client.V1PodCondition(
+        type="PodScheduled", status="False", reason="Unschedulable", message="0/2 nodes"
+    )
+    found = read_pod(pod(phase="Pending", conditions=[condition]))
+    assert (found.reason, found.message) == ("Unschedulable", "0/2 nodes")
+
+
+def test_a_container_that_is_being_made_waits_for_nothing() -> None:
+    waiting = container(waiting=client.V1ContainerStateWaiting(reason="ContainerCreating"))
+    assert read_pod(pod(phase="Pending", container_statuses=[waiting])).reason == ""
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "expected"),
+    [
+        (0, '{"record": "r", "digest": "d"}', {"record": "r", "digest": "d"}),
+        (1, '{"record": "r", "digest": "d"}', None),
+        (0, "not json", None),
+        (0, "[]", None),
+        (0, None, None),
+    ],
+)
+def test_results_are_read_from_pods_that_ended_well(
+    code: int, message: str | None, expected: object
+) -> None:
+    ended = container(terminated=client.V1ContainerStateTerminated(exit_code=code, message=message))
+    assert read_result([pod(phase="Succeeded", container_statuses=[ended])]) == expected
