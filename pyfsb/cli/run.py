@@ -24,10 +24,10 @@ from pyfsb.config import RunSpec, Stage
 from pyfsb.engines import find_engine
 from pyfsb.engines.completion import record_places
 from pyfsb.engines.protocol import RunResult
-from pyfsb.errors import EXIT_OK, ConfigError, FsbError, UnknownNameError
+from pyfsb.errors import EXIT_OK, EXIT_TERMINATED, ConfigError, FsbError, UnknownNameError
 from pyfsb.evaluation.rows import check_files
 from pyfsb.evaluation.suites import resolve_tasks
-from pyfsb.processes import report_error
+from pyfsb.processes import forwarding, report_error
 from pyfsb.registry import find_entry
 from pyfsb.schema import to_yaml
 from pyfsb.training.config import (
@@ -35,6 +35,9 @@ from pyfsb.training.config import (
     build_rank_environment,
     build_torchrun_command,
 )
+
+_GRACE_SECONDS = 40.0
+"""Time for the server to answer what it has begun."""
 
 
 def add_commands(commands: Commands) -> None:
@@ -71,8 +74,6 @@ def _run(arguments: argparse.Namespace) -> int:
         return error.exit_code
     summary.show(spec, result, arguments.form)
     if result.server:
-        print_text("serving until Ctrl-C …")
-        sys.stdout.flush()  # whoever reads a pipe waits for this line
         code = _wait_for(result.server)
     return code
 
@@ -112,12 +113,14 @@ def _check_names(spec: RunSpec) -> None:
 
 
 def _wait_for(server: subprocess.Popen[bytes]) -> int:
-    try:
-        return server.wait()
-    except KeyboardInterrupt:
-        server.send_signal(signal.SIGTERM)
-        server.wait()
-        return EXIT_OK
+    """Wait until the server ends or is told to: Ctrl-C is the usual end, and no failure."""
+    with forwarding(server, grace_seconds=_GRACE_SECONDS) as stop:
+        print_text("serving until Ctrl-C …")
+        sys.stdout.flush()  # whoever reads a pipe waits for this line
+        code = server.wait()
+    if stop.signal_number == signal.SIGTERM:
+        return EXIT_TERMINATED
+    return EXIT_OK if stop.signal_number is not None else code
 
 
 def _explain(arguments: argparse.Namespace) -> int:
