@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """CustomResourceDefinitions from the classes in `pyfsb.resources`; generated, never edited.
 
-`tests.helpers.generate` writes them into the chart. What the API server can check it checks:
-types, ranges, patterns and names by schema, relations between fields by CEL.
+What the API server can check it checks: types, ranges, patterns and names by schema, relations
+between fields by CEL.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from pyfsb.resources import GROUP, KINDS, VERSION, Kind
 from pyfsb.resources.structural import structural_schema
 from pyfsb.schema import Json, to_yaml
 
-CRD_FOLDER: Final = "charts/fengshenbang/templates/crds"
 _TEXT_LIMIT: Final = 2048
 """Characters of a text of the run spec at most: the API server bounds what CEL rules may cost."""
 _LIST_LIMIT: Final = 256
@@ -47,7 +46,7 @@ def build_crd(kind: Kind) -> Json:
 
 
 def crd_files() -> dict[str, str]:
-    """Return the chart's CRD templates: file name and YAML text."""
+    """Return every CRD: file name and YAML text."""
     return {f"{kind.plural}.yaml": to_yaml(build_crd(kind)) for kind in KINDS}
 
 

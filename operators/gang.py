@@ -59,7 +59,6 @@ class Gang:
     pool: NodePool
     service_account: str
     priority_class: str | None
-    deadline_seconds: int | None
 
     @property
     def spec_name(self) -> str:
@@ -108,7 +107,6 @@ def plan_gang(
         pool=pool,
         service_account=spec.service_account or settings.service_account,
         priority_class=spec.priority_class or pool.priority_class,
-        deadline_seconds=spec.deadline_seconds,
     )
 
 

@@ -167,6 +167,11 @@ def forwarding(child: subprocess.Popen[bytes], *, grace_seconds: float) -> Itera
 def report_text(text: str) -> None:
     """Write an error to stderr and to `FSB_TERMINATION_LOG` (in a pod: the termination message)."""
     sys.stderr.write(f"error: {text}\n")
+    leave_message(text)
+
+
+def leave_message(text: str) -> None:
+    """Write a pod's last word to `FSB_TERMINATION_LOG`, if that is set."""
     path = os.environ.get("FSB_TERMINATION_LOG")
     if path:
         with contextlib.suppress(OSError), open(path, "w", encoding="utf-8") as file:

@@ -7,11 +7,11 @@ Called by the stages' `__main__`; does nothing outside a pod.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 
 from pyfsb import records
+from pyfsb.processes import leave_message
 from pyfsb.records import EvalReport
 from pyfsb.schema import Json
 
@@ -28,10 +28,8 @@ def report_outcome(folder: str) -> None:
     Raises:
         DataError: There is no usable record.
     """
-    path = os.environ.get("FSB_TERMINATION_LOG")
-    if path:
-        with contextlib.suppress(OSError), open(path, "w", encoding="utf-8") as file:
-            json.dump(summarise(folder), file, ensure_ascii=False)
+    if os.environ.get("FSB_TERMINATION_LOG"):
+        leave_message(json.dumps(summarise(folder), ensure_ascii=False))
 
 
 def summarise(folder: str) -> Json:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Schemas of the custom resources, from which their CRDs are made; pure.
 
-Nothing here talks to a cluster. The operator, the pipelines and the generator of the CRDs use the
-same classes, so that a field exists in one place.
+Nothing here talks to a cluster. The operator and its CRDs use the same classes, so that a field
+exists in one place.
 """
 
 from __future__ import annotations

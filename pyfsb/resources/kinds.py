@@ -95,10 +95,7 @@ class TrainingRunSpec(GangSpec):
 
 
 class EvaluationSpec(GangSpec):
-    """Fine-tuning and scoring on every task of the run spec."""
-
-    checkpoint: str | None = None
-    """Model to evaluate: s3://, pvc:// or name@alias. None takes the one this run trains."""
+    """Fine-tuning and scoring on every task of the run spec, of the model it trains or names."""
 
 
 class _Metadata(ResourceSchema):

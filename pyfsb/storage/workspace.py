@@ -70,7 +70,7 @@ class Workspace:
             for path in (self.path / folder).rglob("*"):
                 if path.is_file() and path.relative_to(self.path).as_posix() not in names:
                     path.unlink(missing_ok=True)
-            self.pull(folder)
+            self._fetch({f"{folder}/{file.path}": file for file in files})
         return self.path / folder
 
     def pull_file(self, name: str) -> None:
@@ -98,19 +98,16 @@ class Workspace:
         """Send local files, or every file below local folders, in the order given."""
         if not self.is_mirror:
             return
+        versions = self._read_versions()
         for path in paths:
             files = sorted(path.rglob("*")) if path.is_dir() else [path]
             for file in files:
                 if file.is_file():
                     name = file.relative_to(self.path).as_posix()
                     storage.upload(file, storage.join(self.uri, name))
-                    self._remember(name)
-
-    def _remember(self, name: str) -> None:
-        """Note the version of an object that was just sent, so that it is not read back."""
-        versions = self._read_versions()
-        version = storage.version(storage.join(self.uri, name))
-        versions[name] = _describe(version, self.path / name)
+                    # Noted, so that what was just sent is not read back.
+                    version = storage.version(storage.join(self.uri, name))
+                    versions[name] = _describe(version, file)
         storage.write_text(str(self.path / _VERSIONS_NAME), json.dumps(versions))
 
     def remove(self, folder: str) -> None:
