@@ -17,7 +17,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -48,7 +48,7 @@ def hold_lock(output: str) -> Iterator[None]:
     """
     holder = _lender(output)
     if holder is not None:
-        with _die_with(holder):
+        with _repeating(_WATCH_SECONDS, lambda: _end_without(holder)):
             yield
     elif storage.is_s3(output):
         with _hold_s3(output):
@@ -68,17 +68,23 @@ def _lender(output: str) -> int | None:
     return int(holder) if is_its and is_running(int(holder)) else None
 
 
+def _end_without(holder: int) -> bool:
+    """Kill this process when the lock's holder is gone: then another run may take the output."""
+    if not is_running(holder):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return True
+
+
 @contextlib.contextmanager
-def _die_with(holder: int) -> Iterator[None]:
-    """Kill this process soon after the lock's holder: then another run may take the output."""
+def _repeating(seconds: float, act: Callable[[], bool]) -> Iterator[None]:
+    """Do something every so many seconds of the block in a thread, until it returns False."""
     stopped = threading.Event()
 
-    def watch() -> None:
-        while not stopped.wait(_WATCH_SECONDS):
-            if not is_running(holder):
-                os.kill(os.getpid(), signal.SIGKILL)
+    def repeat() -> None:
+        while not stopped.wait(seconds) and act():
+            pass
 
-    thread = threading.Thread(target=watch, daemon=True)
+    thread = threading.Thread(target=repeat, daemon=True)
     thread.start()
     try:
         yield
@@ -116,14 +122,10 @@ def _hold_s3(output: str) -> Iterator[None]:
     # A put that was sent twice finds its own object there.
     if not is_put and _read_owner(uri).get("token") != owner["token"]:
         _take_over(output, uri, owner)
-    stopped = threading.Event()
-    thread = threading.Thread(target=_renew, args=(uri, owner, stopped), daemon=True)
-    thread.start()
     try:
-        yield
+        with _repeating(LEASE_SECONDS / 4, lambda: _renew(uri, owner)):
+            yield
     finally:
-        stopped.set()
-        thread.join()
         with contextlib.suppress(StorageError):
             if _read_owner(uri).get("token") == owner["token"]:
                 storage.delete(uri)
@@ -155,18 +157,18 @@ def _is_alive(held: dict[str, str]) -> bool:
     return time.time() - float(held["renewed"]) < LEASE_SECONDS
 
 
-def _renew(uri: str, owner: dict[str, object], stopped: threading.Event) -> None:
-    """Renew the lease until told to stop; ask this process to stop when another run has it."""
-    while not stopped.wait(LEASE_SECONDS / 4):
-        try:
-            held = _read_owner(uri)
-            if held and held["token"] != owner["token"]:
-                _log.error("%s; this run was away too long and stops", _busy(uri, held))
-                os.kill(os.getpid(), signal.SIGTERM)
-                return
-            storage.write_bytes(uri, _encode(owner))
-        except StorageError as exc:
-            _log.warning("cannot renew the run lock: %s", exc)
+def _renew(uri: str, owner: dict[str, object]) -> bool:
+    """Renew the lease; when another run has it, ask this process to stop and return False."""
+    try:
+        held = _read_owner(uri)
+        if held and held["token"] != owner["token"]:
+            _log.error("%s; this run was away too long and stops", _busy(uri, held))
+            os.kill(os.getpid(), signal.SIGTERM)
+            return False
+        storage.write_bytes(uri, _encode(owner))
+    except StorageError as exc:
+        _log.warning("cannot renew the run lock: %s", exc)
+    return True
 
 
 def _owner() -> dict[str, object]:
