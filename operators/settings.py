@@ -86,6 +86,20 @@ class OperatorSettings(_Settings):
     """Secret with the S3 keys and endpoint as environment variables."""
     environment: dict[str, str] = {}
     """Environment of every stage pod: S3 endpoint, proxy, HF_ENDPOINT."""
+    model_store: str | None = None
+    """Folder or s3:// prefix of the model store; None: no name@alias."""
+    leaderboard: str | None = None
+    """s3:// or pvc:// folder that evaluations report to. None: nowhere."""
+    progress_url: str | None = None
+    """Where the first ranks report progress, http(s)://host:port. None: nobody asks."""
+    progress_audience: str = "fengshenbang-progress"
+    """Audience of the pods' tokens for it."""
+    progress_certificate: str | None = None
+    """ConfigMap with the ca.crt of an https progress_url, in each namespace."""
+    serving_runtime: str = "fengshenbang"
+    """Name of the ClusterServingRuntime of the chart."""
+    storage_scheme: str = "fsb"
+    """Prefix of the storage URIs that the chart's ClusterStorageContainer fetches: fsb+s3://."""
     certificates: str | None = None
     """ConfigMap with ca.crt of a private authority. None trusts the image's."""
 

@@ -12,11 +12,19 @@ from pyfsb.resources.kinds import (
     GROUP,
     KINDS,
     VERSION,
+    DataPreparationResource,
     EvaluationResource,
     Kind,
+    ServedModelResource,
     TrainingRunResource,
 )
-from pyfsb.resources.status import Condition, EvaluationStatus, TrainingRunStatus
+from pyfsb.resources.status import (
+    Condition,
+    DataPreparationStatus,
+    EvaluationStatus,
+    ServedModelStatus,
+    TrainingRunStatus,
+)
 
 __all__ = [
     "API_VERSION",
@@ -24,9 +32,13 @@ __all__ = [
     "KINDS",
     "VERSION",
     "Condition",
+    "DataPreparationResource",
+    "DataPreparationStatus",
     "EvaluationResource",
     "EvaluationStatus",
     "Kind",
+    "ServedModelResource",
+    "ServedModelStatus",
     "TrainingRunResource",
     "TrainingRunStatus",
 ]

@@ -2,23 +2,27 @@
 """The kinds of custom resources: what a user writes into `spec`.
 
 `spec.run` is the run spec that `fsb run` takes, unchanged; beside it stands only what a cluster
-adds: how many nodes of which pool, how often to restart, which secret.
+adds: how many nodes of which pool, how often to restart, which secret. A ServedModel has no run:
+it names a checkpoint.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pyfsb.config import RunSpec
 from pyfsb.resources.status import (
     BaseStatus,
+    DataPreparationStatus,
     EvaluationStatus,
     ResourceSchema,
+    ServedModelStatus,
     TrainingRunStatus,
 )
+from pyfsb.schema import Json
 
 GROUP: Final = "fengshenbang.io"
 VERSION: Final = "v1alpha1"
@@ -59,6 +63,23 @@ class GangResources(ResourceSchema):
     """Accelerators of the pool's kind; also the processes of a node where there are any."""
 
 
+class PodOverrides(ResourceSchema):
+    """What a pod gets beside what its pool gives it, in the words of a pod spec."""
+
+    node_selector: dict[str, str] = {}
+    """Labels that a node must have, beside the pool's."""
+    tolerations: tuple[Json, ...] = ()
+    """Taints that are tolerated, beside the pool's."""
+    affinity: Json | None = None
+    """Affinity of the pods."""
+    volumes: tuple[Json, ...] = ()
+    """Further volumes."""
+    volume_mounts: tuple[Json, ...] = ()
+    """Where they are mounted."""
+    env: tuple[Json, ...] = ()
+    """Further environment variables; a name given here wins."""
+
+
 class GangSpec(ResourceSchema):
     """What the kinds that start pods share."""
 
@@ -72,6 +93,8 @@ class GangSpec(ResourceSchema):
     """Node pool of the chart: what kind of nodes, their labels, taints, devices and network."""
     resources: GangResources = GangResources()
     """What one pod asks for."""
+    pod: PodOverrides = PodOverrides()
+    """Selectors, tolerations, volumes and environment beside the pool's."""
     image: str | None = None
     """Image of the stage. None takes the chart's."""
     suspend: bool = False
@@ -90,12 +113,76 @@ class GangSpec(ResourceSchema):
     """The workflow whose end ends this work."""
 
 
+class DataPreparationSpec(GangSpec):
+    """Raw text and labelled rows to shards and records, in one pod."""
+
+
 class TrainingRunSpec(GangSpec):
     """Pretraining from prepared shards to a checkpoint, on several nodes."""
 
 
 class EvaluationSpec(GangSpec):
-    """Fine-tuning and scoring on every task of the run spec, of the model it trains or names."""
+    """Fine-tuning and scoring on every task of the run spec, of the model it trains or names.
+
+    The model is `run.model.checkpoint` (s3://, pvc:// or name@alias of the model store), or the one
+    that the run's training left in its output.
+    """
+
+
+class ScaleSpec(ResourceSchema):
+    """How many copies answer requests."""
+
+    min_replicas: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Copies at least."""
+    max_replicas: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Copies at most."""
+    target_cpu_percent: Annotated[int, Field(ge=1, le=100)] = 70
+    """Mean use of the requested CPU that is aimed at."""
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
+        if self.max_replicas < self.min_replicas:
+            raise ValueError(f"maxReplicas {self.max_replicas} < minReplicas {self.min_replicas}")
+        return self
+
+
+class ServingLimits(ResourceSchema):
+    """Bounds of the server; None takes the server's own default (`ServingSpec`)."""
+
+    max_batch_rows: Annotated[int, Field(ge=1)] | None = None
+    """Rows of one request at most."""
+    max_request_bytes: Annotated[int, Field(ge=1)] | None = None
+    """Bytes of one request body at most."""
+    max_concurrent_requests: Annotated[int, Field(ge=1)] | None = None
+    """Requests in work or waiting at most, of one copy."""
+    request_timeout_seconds: Annotated[int, Field(ge=1, le=3600)] | None = None
+    """A request not answered within this time ends with 504."""
+
+
+class ServedModelSpec(ResourceSchema):
+    """A checkpoint behind an HTTP endpoint."""
+
+    model: str | None = None
+    """Checkpoint: s3://, pvc:// or name@alias. None takes the one that the Evaluation's gate is
+    about."""
+    evaluation: DnsLabel | None = None
+    """Evaluation in this namespace whose gate must have passed. None with gate off only."""
+    gate: Literal["required", "off"] = "required"
+    """off serves without an Evaluation's consent."""
+    scale: ScaleSpec = ScaleSpec()
+    """Copies."""
+    serving: ServingLimits = ServingLimits()
+    """Bounds of the server."""
+    pool: DnsLabel = "default"
+    """Node pool of the chart."""
+    resources: GangResources = GangResources()
+    """What one copy asks for."""
+    image: str | None = None
+    """Image of the server. None takes the chart's."""
+    service_account: DnsLabel | None = None
+    """Service account of the pods. None takes the chart's, which may do nothing."""
+    stops_with: Stopper | None = None
+    """The workflow whose end ends this service; None keeps it, as a pipeline's users expect."""
 
 
 class _Metadata(ResourceSchema):
@@ -110,6 +197,13 @@ class _Resource(ResourceSchema):
     metadata: _Metadata
 
 
+class DataPreparationResource(_Resource):
+    """A DataPreparation as it is applied."""
+
+    kind: Literal["DataPreparation"] = "DataPreparation"
+    spec: DataPreparationSpec
+
+
 class TrainingRunResource(_Resource):
     """A TrainingRun as it is applied."""
 
@@ -122,6 +216,13 @@ class EvaluationResource(_Resource):
 
     kind: Literal["Evaluation"] = "Evaluation"
     spec: EvaluationSpec
+
+
+class ServedModelResource(_Resource):
+    """A ServedModel as it is applied."""
+
+    kind: Literal["ServedModel"] = "ServedModel"
+    spec: ServedModelSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,11 +240,19 @@ class Kind:
     """CEL rules on `spec`: expression and message."""
 
 
+_AGE: Final = ("Age", "date", ".metadata.creationTimestamp")
 _GANG_COLUMNS: Final = (
     ("Phase", "string", ".status.phase"),
     ("Model", "string", ".status.model"),
+)
+_PROGRESS_COLUMNS: Final = (
+    ("Step", "integer", ".status.progress.step"),
+    ("Total", "integer", ".status.progress.totalSteps"),
+    ("Loss", "string", ".status.progress.loss"),
+    ("Tokens/s", "integer", ".status.progress.tokensPerSecond"),
+    ("ETA", "string", ".status.progress.eta"),
     ("Restarts", "integer", ".status.restarts"),
-    ("Age", "date", ".metadata.creationTimestamp"),
+    _AGE,
 )
 _GANG_RULES: Final = (
     (
@@ -152,17 +261,44 @@ _GANG_RULES: Final = (
     ),
     ("self.run == oldSelf.run", "run is immutable: make another resource for another run"),
 )
+_ONE_NODE: Final = ("self.nodes == 1", "nodes must be 1: data are prepared in one pod")
+_SERVED_RULES: Final = (
+    (
+        "self.gate == 'off' || has(self.evaluation)",
+        "evaluation is not set: name one, or set gate to off",
+    ),
+    ("has(self.model) || has(self.evaluation)", "set model or evaluation: nothing to serve"),
+    (
+        "self.scale.minReplicas <= self.scale.maxReplicas",
+        "scale.maxReplicas is below scale.minReplicas",
+    ),
+)
 KINDS: Final[tuple[Kind, ...]] = (
     Kind(
+        kind="DataPreparation", plural="datapreparations", short="dprep",
+        spec=DataPreparationSpec, status=DataPreparationStatus,
+        columns=(*_GANG_COLUMNS[:1], *_PROGRESS_COLUMNS[-2:]), rules=(*_GANG_RULES, _ONE_NODE),
+    ),
+    Kind(
         kind="TrainingRun", plural="trainingruns", short="trun", spec=TrainingRunSpec,
-        status=TrainingRunStatus, columns=_GANG_COLUMNS, rules=_GANG_RULES,
+        status=TrainingRunStatus, columns=(*_GANG_COLUMNS, *_PROGRESS_COLUMNS), rules=_GANG_RULES,
     ),
     Kind(
         kind="Evaluation", plural="evaluations", short="eval", spec=EvaluationSpec,
         status=EvaluationStatus,
-        columns=(
-            *_GANG_COLUMNS[:2], ("Gate", "boolean", ".status.gatePassed"), *_GANG_COLUMNS[2:],
-        ),
+        columns=(*_GANG_COLUMNS, ("Gate", "boolean", ".status.gatePassed"), *_PROGRESS_COLUMNS),
         rules=_GANG_RULES,
+    ),
+    Kind(
+        kind="ServedModel", plural="servedmodels", short="smodel", spec=ServedModelSpec,
+        status=ServedModelStatus,
+        columns=(
+            ("Phase", "string", ".status.phase"),
+            ("Model", "string", ".status.model"),
+            ("Ready", "integer", ".status.replicas"),
+            ("URL", "string", ".status.url"),
+            _AGE,
+        ),
+        rules=_SERVED_RULES,
     ),
 )  # fmt: skip

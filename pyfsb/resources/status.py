@@ -35,6 +35,7 @@ class Phase(StrEnum):
     SUSPENDED = "Suspended"
     STARTING = "Starting"
     RUNNING = "Running"
+    READY = "Ready"
     RESTARTING = "Restarting"
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
@@ -70,11 +71,40 @@ class BaseStatus(ResourceSchema):
     """The newest news in a sentence."""
 
 
+class Progress(ResourceSchema):
+    """What the first rank reported last."""
+
+    step: int | None = None
+    """Optimizer steps taken."""
+    total_steps: int | None = None
+    """Steps in all."""
+    percentage: int | None = None
+    """Share of the work that is done, 0 to 100."""
+    loss: str | None = None
+    """Loss of the last step in nats per target; a text, because the API has no floats."""
+    tokens_per_second: int | None = None
+    """Tokens of all ranks together, padding not counted."""
+    mfu: str | None = None
+    """Share of the devices' peak FLOP/s that the model's own arithmetic uses; None on CPU."""
+    eta_seconds: int | None = None
+    """Estimated seconds to the end."""
+    eta: str | None = None
+    """The same for people, such as 2h05m."""
+    task: str | None = None
+    """Task that is being worked on, of an evaluation."""
+    reported_at: str | None = None
+    """When, RFC 3339."""
+
+
 class GangStatus(BaseStatus):
     """What the kinds that start pods share."""
 
     model: str | None = None
     """Name of the model, for the printed table."""
+    checkpoint: str | None = None
+    """First weights, name@alias resolved: a later move of the alias does not touch this run."""
+    progress: Progress | None = None
+    """What the first rank reported last."""
     start_time: str | None = None
     """When the first gang started, RFC 3339."""
     completion_time: str | None = None
@@ -89,6 +119,10 @@ class GangStatus(BaseStatus):
     """Folder of the result's record, once there is one."""
     digest: str | None = None
     """Digest of that record."""
+
+
+class DataPreparationStatus(GangStatus):
+    """Status of a DataPreparation."""
 
 
 class TrainingRunStatus(GangStatus):
@@ -121,3 +155,24 @@ class EvaluationStatus(GangStatus):
     """Whether the model may be served."""
     gate_reason: str | None = None
     """Why."""
+    served_checkpoint: str | None = None
+    """Checkpoint that the gate is about: what a ServedModel serves."""
+    served_digest: str | None = None
+    """Digest of its record."""
+
+
+class ServedModelStatus(BaseStatus):
+    """Status of a ServedModel."""
+
+    model: str | None = None
+    """What is served, as it was asked for: name@alias, or the end of the checkpoint's URI."""
+    checkpoint: str | None = None
+    """Checkpoint that is served, aliases resolved."""
+    digest: str | None = None
+    """Digest of its record, where it is known."""
+    version: int | None = None
+    """Version in the model store, when it was named by alias."""
+    url: str | None = None
+    """Where it answers, inside the cluster."""
+    replicas: int | None = None
+    """Pods that are ready."""
