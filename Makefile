@@ -9,7 +9,7 @@ DEMO := docs/examples/demo.yaml
 DEMO_ON_DATA = $(if $(DATA),--set data.root=$(DATA) --set output=runs/demo-data --set evaluation.tasks=[classification])
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types arch generate verify-generated golden bench clean
+.PHONY: help setup demo test e2e image check lint types arch generate verify-generated golden bench clean
 
 help: ## list the doors
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/' | sort
@@ -37,6 +37,14 @@ demo: $(STAMP) ## raw text to a served model on one machine; DATA=folder takes r
 
 test: $(STAMP) ## all tests that need no cluster
 	$(BIN)/python -m pytest $(ARGS)
+
+e2e: $(STAMP) ## end-to-end tests on the cluster of KUBECONFIG; PREFIX, TAG of the images, LOAD=their loader
+	[ -z "$(LOAD)" ] || { ARCHIVE=$(CURDIR)/dist/images PREFIX=$(PREFIX) TAG=$(TAG) images/build all && \
+	  for file in dist/images/*.tar; do $(LOAD) $$file || exit 1; done; }
+	FSB_E2E_IMAGE_PREFIX=$(PREFIX) FSB_E2E_IMAGE_TAG=$(TAG) $(BIN)/python -m pytest tests/e2e $(ARGS)
+
+image: ## build stage images; STAGE=data|train|eval|serving|operator|all VARIANT=cpu|gpu BUILDER=docker|buildah PREFIX TAG
+	$(foreach name,VARIANT BUILDER PREFIX TAG,$(if $($(name)),$(name)=$($(name)))) images/build $(or $(STAGE),all)
 
 check: $(STAMP) lint types arch ## style, types, layers and sizes, under 90 seconds
 

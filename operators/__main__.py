@@ -31,9 +31,11 @@ def main() -> int:
     parser.add_argument("--liveness", help="URL of the probe, e.g. http://0.0.0.0:8081/healthz")
     arguments = parser.parse_args()
     settings = load_settings(arguments.settings)
-    reconciler = Reconciler(cluster=Cluster(), settings=settings, clock=lambda: datetime.now(UTC))
     prometheus = CollectorRegistry()
     metrics = Metrics(prometheus)
+    reconciler = Reconciler(
+        cluster=Cluster(), settings=settings, metrics=metrics, clock=lambda: datetime.now(UTC)
+    )
     if arguments.metrics_port:
         start_http_server(arguments.metrics_port, registry=prometheus)
     registry = kopf.OperatorRegistry()

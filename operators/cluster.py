@@ -17,14 +17,25 @@ import urllib3
 from kubernetes import client, config, dynamic
 from kubernetes.client.exceptions import ApiException
 
-from operators.builders.pods import RUN_LABEL
 from pyfsb.errors import ClusterError, ConfigError
 from pyfsb.resources import API_VERSION
 from pyfsb.schema import Json
 
 FIELD_MANAGER: Final = "fengshenbang-operator"
 _TIMEOUT_SECONDS: Final = 20
+_UNKNOWN_FIELD: Final = "field not declared in schema"
+"""A server-side apply with a field that the CRD does not know is answered with 500."""
+_REFUSALS: Final = (400, 403, 422)
+"""Answers that another try does not change by itself: invalid, forbidden, out of quota."""
 _log = logging.getLogger(__name__)
+
+
+class RefusedError(ClusterError):
+    """The API server does not take an object as it is; only another object or rule helps."""
+
+
+class MissingKindError(ClusterError):
+    """The cluster has no such kind: whoever serves it is not installed."""
 
 
 class Cluster:
@@ -55,16 +66,22 @@ class Cluster:
                 raise
             return found
 
-    def list_pods(self, namespace: str, run: str) -> list[client.V1Pod]:
-        """Return the pods of a gang."""
-        with _explained(f"list the pods of {namespace}/{run}"):
+    def list_pods(self, namespace: str, label: str, value: str) -> list[client.V1Pod]:
+        """Return the pods that have a label."""
+        with _explained(f"list the pods of {namespace}/{value}"):
             pods: list[client.V1Pod] = self._core.list_namespaced_pod(
-                namespace, label_selector=f"{RUN_LABEL}={run}", _request_timeout=_TIMEOUT_SECONDS
+                namespace, label_selector=f"{label}={value}", _request_timeout=_TIMEOUT_SECONDS
             ).items
             return pods
 
     def apply(self, manifest: Json, owner: Json) -> Json:
-        """Apply a manifest, owned by a custom resource and gone with it."""
+        """Apply a manifest, owned by a custom resource and gone with it.
+
+        Raises:
+            RefusedError: The API server or one of its webhooks does not take it as it is, for
+                instance because the installed CRD has no such field.
+            MissingKindError: The cluster has no such kind.
+        """
         metadata = {**manifest["metadata"], "ownerReferences": [owner_reference(owner)]}
         whole = {**manifest, "metadata": metadata}
         name = f"{whole['kind']} {metadata.get('namespace')}/{metadata['name']}"
@@ -74,6 +91,7 @@ class Cluster:
                 .server_side_apply(
                     body=whole, name=metadata["name"], namespace=metadata.get("namespace"),
                     field_manager=FIELD_MANAGER, force_conflicts=True,
+                    query_params=[("fieldValidation", "Strict")],
                     _request_timeout=_TIMEOUT_SECONDS,
                 )
                 .to_dict()
@@ -143,6 +161,12 @@ def owner_reference(owner: Json) -> Json:
     }
 
 
+def is_owned_by(manifest: Json, owner: Json) -> bool:
+    """Say whether an object belongs to a custom resource, this incarnation of it."""
+    owners = manifest["metadata"].get("ownerReferences") or []
+    return any(reference["uid"] == owner["metadata"]["uid"] for reference in owners)
+
+
 def _connect() -> client.ApiClient:
     try:
         config.load_incluster_config()
@@ -159,9 +183,12 @@ def _explained(action: str) -> Iterator[None]:
     try:
         yield
     except ApiException as exc:
-        raise ClusterError(f"cannot {action}: {exc.status} {exc.reason}: {_words(exc)}") from None
-    except dynamic.exceptions.ResourceNotFoundError as exc:
-        raise ClusterError(f"cannot {action}: the cluster has no such kind: {exc}") from None
+        words = _words(exc)
+        is_refusal = exc.status in _REFUSALS or _UNKNOWN_FIELD in words
+        error = RefusedError if is_refusal else ClusterError
+        raise error(f"cannot {action}: {exc.status} {exc.reason}: {words}") from None
+    except dynamic.exceptions.ResourceNotFoundError:
+        raise MissingKindError(f"cannot {action}: the cluster has no such kind") from None
     except urllib3.exceptions.HTTPError as exc:
         raise ClusterError(f"cannot {action}: {type(exc).__name__}: {exc}") from None
 

@@ -25,8 +25,12 @@ _BLOCKING: Final = (
     "ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull",
     "CreateContainerConfigError", "CreateContainerError", "Unschedulable",
 )  # fmt: skip
-
-
+_CANNOT_START: Final = ("StartError", "ContainerCannotRun")
+"""The image has no such command: exit code 128 of nothing that ran."""
+_LAST_WORDS: Final = 300
+"""Characters of a lost pod's message that go into the reason of a restart."""
+_STUCK_AFTER: Final = timedelta(seconds=60)
+"""So long after its time a pod that is being deleted has no kubelet any more."""
 _DEFAULT_POLICY: Final = RestartPolicy()
 
 
@@ -63,6 +67,10 @@ class Pod:
     """Why it waits or ended, in Kubernetes' word."""
     message: str = ""
     """The same in a sentence; of a container that ended, its last log lines."""
+    is_lost: bool = False
+    """It is taken away - preempted, evicted, deleted, its node dead - and will not come back."""
+    ending_by: datetime | None = None
+    """When it should be gone, once somebody deleted it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +131,9 @@ def decide(sight: Sight, memory: Memory) -> Decision:
     """
     if memory.phase in (Phase.SUCCEEDED, Phase.FAILED):
         return Decision(job=Wish.AS_IT_IS, memory=memory, reason="Ended", message="")
-    if sight.has_record and sight.job in (JobState.ABSENT, JobState.SUCCEEDED):
+    if sight.has_record and sight.job in (
+        JobState.ABSENT, JobState.SUCCEEDED, JobState.FAILED,
+    ):  # fmt: skip
         return _end(memory, Phase.SUCCEEDED, "Complete", "the record is written", job=Wish.AS_IT_IS)
     if sight.stopper_ended:
         return _end(memory, Phase.FAILED, "WorkflowEnded", "the workflow it belongs to has ended")
@@ -156,17 +166,38 @@ def _overdue(sight: Sight, memory: Memory) -> Decision | None:
 def _start(sight: Sight, memory: Memory) -> Decision:
     """Start a gang, once none of its old pods is left: they have the same names."""
     if sight.pods:
-        waiting = replace(memory, phase=Phase.RESTARTING, pod_uids=())
-        text = f"{len(sight.pods)} old pods are ending"
-        return Decision(job=Wish.AS_IT_IS, memory=waiting, reason="Restarting", message=text)
+        return _wait_for_old_pods(sight, memory)
     begun = replace(
         memory, phase=Phase.STARTING, start_time=memory.start_time or sight.now, pod_uids=()
     )
     return Decision(job=Wish.RUNNING, memory=begun, reason="Started", message="pods are made")
 
 
+def _wait_for_old_pods(sight: Sight, memory: Memory) -> Decision:
+    """Wait; a pod of a dead node goes only when somebody who knows says that it is off."""
+    waiting = replace(memory, phase=Phase.RESTARTING, pod_uids=())
+    stuck = sorted(
+        pod.name
+        for pod in sight.pods
+        if pod.ending_by is not None and sight.now > pod.ending_by + _STUCK_AFTER
+    )
+    if not stuck:
+        text = f"{len(sight.pods)} old pods are ending"
+        return Decision(job=Wish.AS_IT_IS, memory=waiting, reason="Restarting", message=text)
+    text = (
+        f"{', '.join(stuck)} does not end: its node does not answer. When that node is surely off: "
+        f"kubectl delete pod --force {' '.join(stuck)}"
+    )
+    return Decision(job=Wish.AS_IT_IS, memory=waiting, reason="NodeLost", message=text)
+
+
 def _look_at_pods(sight: Sight, memory: Memory) -> Decision:
     """Decide about a job that is active or failed."""
+    is_broken = any(pod.exit_code and not _is_permanent(pod) for pod in sight.pods)
+    if sight.has_record and not is_broken:
+        # The job is about to say so too, and to take away the pods that are still there.
+        text = "the record is written, the pods are ending"
+        return Decision(job=Wish.AS_IT_IS, memory=memory, reason="Ending", message=text)
     wrong = next((pod for pod in sight.pods if _is_permanent(pod)), None)
     if wrong:
         text = f"{wrong.name} ended with exit code {wrong.exit_code}: {wrong.message}".rstrip(": ")
@@ -184,7 +215,8 @@ def _look_at_pods(sight: Sight, memory: Memory) -> Decision:
     num_running = sum(pod.is_running for pod in sight.pods)
     if num_running < sight.num_pods:
         phase = memory.phase if memory.phase is Phase.RUNNING else Phase.STARTING
-        text = f"{num_running} of {sight.num_pods} pods run"
+        waits = (f"{pod.name} {pod.message}" for pod in sight.pods if pod.message)
+        text = "; ".join((f"{num_running} of {sight.num_pods} pods run", *waits))
         return Decision(
             job=Wish.RUNNING, memory=replace(memory, phase=phase), reason="Starting", message=text
         )
@@ -198,14 +230,21 @@ def _look_at_pods(sight: Sight, memory: Memory) -> Decision:
 def _is_permanent(pod: Pod) -> bool:
     """Say whether a pod's end means that another attempt would end the same way."""
     code = pod.exit_code
+    if pod.reason in _CANNOT_START:
+        return True
+    if pod.is_lost:  # whatever it ended with, it was made to
+        return False
     return code is not None and 0 < code < FIRST_RETRYABLE and code != EXIT_RETRY
 
 
 def _what_was_lost(sight: Sight, memory: Memory) -> str:
     """Return what broke the gang, or an empty text."""
     for pod in sight.pods:
+        words = f"{pod.reason}: {pod.message[-_LAST_WORDS:]}".strip(": ")
+        if pod.is_lost and pod.exit_code != 0:
+            return f"{pod.name} was taken away: {words}".rstrip(": ")
         if pod.exit_code:
-            return f"{pod.name} ended with exit code {pod.exit_code} {pod.reason}".rstrip()
+            return f"{pod.name} ended with exit code {pod.exit_code}: {words}".rstrip(": ")
     if memory.pod_uids:
         known = set(memory.pod_uids)
         new = [pod.name for pod in sight.pods if pod.uid not in known]

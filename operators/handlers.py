@@ -12,24 +12,33 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import kopf
 
+from operators.builders.inferenceservice import SERVICE_LABEL
 from operators.builders.pods import RUN_LABEL
 from operators.metrics import Metrics
 from pyfsb.errors import FsbError
 from pyfsb.resources import GROUP, KINDS, VERSION
+from pyfsb.resources.kinds import GangSpec
 from pyfsb.resources.status import Phase
 
 Key = tuple[str, str, str]
 """Kind, namespace and name."""
-GANG_KINDS: Final = ("TrainingRun", "Evaluation")
+_GANG_KINDS: Final = tuple(kind.kind for kind in KINDS if issubclass(kind.spec, GangSpec))
 RESYNC_SECONDS: Final = 20.0
 _NUM_WORKERS: Final = 8
 _BACKOFF_SECONDS: Final = (1.0, 2.0, 5.0, 15.0, 30.0)
-_ENDED: Final = (Phase.SUCCEEDED, Phase.FAILED)
+_ENDED: Final = (Phase.SUCCEEDED, Phase.FAILED, Phase.INVALID)
+_PARTS: Final = (
+    ("kubeflow.org", "v1", "pytorchjobs", RUN_LABEL, _GANG_KINDS),
+    ("", "v1", "pods", RUN_LABEL, _GANG_KINDS),
+    ("serving.kserve.io", "v1beta1", "inferenceservices", "", ("ServedModel",)),
+    ("", "v1", "pods", SERVICE_LABEL, ("ServedModel",)),
+)
+"""What resources are made of: group, version, plural, label with the resource's name, kinds."""
 _log = logging.getLogger(__name__)
 
 
@@ -64,6 +73,7 @@ class Queue:
         """Drop a name whose resource is gone."""
         self.known.discard(key)
         self._failures.pop(key, None)
+        self._metrics.note_phase(key, None)
 
     async def work(self) -> None:
         """Look at names, one after another, for ever."""
@@ -104,6 +114,7 @@ class Queue:
             self._metrics.seconds.labels(kind=key[0]).observe(time.monotonic() - started)
         self._metrics.reconciles.labels(kind=key[0], result="ok").inc()
         self._failures.pop(key, None)
+        self._metrics.note_phase(key, phase)
         if phase is None:
             self.forget(key)
 
@@ -137,16 +148,13 @@ class Watch:
         kopf.on.cleanup(registry=registry)(self.stop)
         kopf.on.probe(id="sweep_seconds_ago", registry=registry)(self.sweep_age)
         for kind in KINDS:
-            if kind.kind in GANG_KINDS:
-                handle = functools.partial(self.on_resource, kind.kind)
-                kopf.on.event(GROUP, VERSION, kind.plural, id=kind.plural, registry=registry)(
-                    handle
-                )
-        marked: Any = {RUN_LABEL: kopf.PRESENT}
-        for group, plural in (("kubeflow.org", "pytorchjobs"), ("", "pods")):
-            kopf.on.event(group, "v1", plural, labels=marked, id=plural, registry=registry)(
-                self.on_part
-            )
+            handle = functools.partial(self.on_resource, kind.kind)
+            kopf.on.event(GROUP, VERSION, kind.plural, id=kind.plural, registry=registry)(handle)
+        for group, version, plural, label, kinds in _PARTS:
+            marked: Any = {label: kopf.PRESENT} if label else None
+            kopf.on.event(
+                group, version, plural, labels=marked, id=f"{plural}-{kinds[0]}", registry=registry
+            )(functools.partial(self.on_part, kinds, label))
 
     async def start(self, settings: kopf.OperatorSettings, **_: Any) -> None:
         """Bound every watch and start the workers."""
@@ -170,7 +178,7 @@ class Watch:
         return time.monotonic() - self._queue.last_sweep if self._queue else 0.0
 
     async def on_resource(
-        self, kind: str, *, namespace: Any, name: Any, type: Any, **_: Any
+        self, kind: str, *, namespace: Any, name: Any, type: Any, status: Any, **_: Any
     ) -> None:
         """Look at a custom resource that was made, changed or deleted."""
         assert self._queue
@@ -178,11 +186,27 @@ class Watch:
             self._queue.forget((kind, namespace, name))
         else:
             self._queue.put((kind, namespace, name))
+        # What is served may wait for it; steps of an evaluation that goes on wake nobody.
+        if kind == "Evaluation" and status.get("phase") in _ENDED:
+            for other in tuple(self._queue.known):
+                if other[:2] == ("ServedModel", namespace):
+                    self._queue.put(other)
 
-    async def on_part(self, *, namespace: Any, labels: Any, **_: Any) -> None:
-        """Look at the resource that a job or pod belongs to."""
+    async def on_part(
+        self, kinds: Sequence[str], label: str, *, namespace: Any, name: Any, labels: Any, **_: Any
+    ) -> None:
+        """Look at the resource that a job, service or pod belongs to.
+
+        Args:
+            kinds: Kinds that have such parts.
+            label: Label with the resource's name; none where it is the part's own.
+            namespace: Namespace of both.
+            name: Name of the part.
+            labels: Labels of the part.
+            _: What else kopf tells.
+        """
         assert self._queue
-        for kind in GANG_KINDS:
-            key = (kind, namespace, labels.get(RUN_LABEL))
+        for kind in kinds:
+            key = (kind, namespace, labels.get(label) if label else name)
             if key in self._queue.known:
                 self._queue.put(key)

@@ -7,6 +7,7 @@ The only place that knows what a PyTorchJob's conditions and a pod's container s
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Final
 
 from kubernetes import client
@@ -16,6 +17,11 @@ from operators.decide import JobState, Pod
 from pyfsb.schema import Json
 
 _MESSAGE_LIMIT: Final = 1500
+_CODE_OF_LOST: Final = 137
+"""Stands for the code of a container that never ended by itself: as if it had been killed."""
+_OUT_OF_MEMORY: Final = "out of memory: raise resources.memory, or lower batch.micro_tokens"
+_INIT: Final = "init-pytorch"
+"""Init container that the Training Operator 1.9 gives workers: looks up the master's name."""
 
 
 def read_job(job: Json | None) -> tuple[JobState, str]:
@@ -37,24 +43,61 @@ def read_job(job: Json | None) -> tuple[JobState, str]:
 
 def read_pod(pod: client.V1Pod) -> Pod:
     """Return one pod as `decide` sees it."""
+    found = replace(_read_container(pod), ending_by=pod.metadata.deletion_timestamp)
+    disruption = _why_disrupted(pod)
+    if disruption:
+        reason, message = disruption
+        return replace(found, is_lost=True, reason=reason, message=message)
+    if found.ending_by and found.exit_code is None:
+        return replace(found, is_lost=True, reason="Deleted", message="somebody deleted it")
+    # One that ended keeps its own words: the Training Operator deletes it to make it again.
+    return found
+
+
+def _read_container(pod: client.V1Pod) -> Pod:
+    """Return a pod by what its container and the kubelet say."""
     name, uid = pod.metadata.name, pod.metadata.uid
     status = next((s for s in pod.status.container_statuses or () if s.name == CONTAINER), None)
     ended = status.state.terminated if status and status.state else None
     if ended:
         reason = pod.status.reason or ended.reason or ""
-        return Pod(
-            name=name, uid=uid, exit_code=ended.exit_code, reason=reason,
-            message=_tail(ended.message),
+        message = _OUT_OF_MEMORY if ended.reason == "OOMKilled" else _tail(ended.message)
+        return Pod(name=name, uid=uid, exit_code=ended.exit_code, reason=reason, message=message)
+    if pod.status.phase == "Failed":  # before the container could say anything: evicted, or init
+        reason, message = _why_init_failed(pod) or (
+            pod.status.reason or "Failed", _tail(pod.status.message),
         )  # fmt: skip
-    if pod.status.phase == "Failed":  # evicted before a container could say anything
-        return Pod(
-            name=name, uid=uid, exit_code=137, reason=pod.status.reason or "Failed",
-            message=_tail(pod.status.message),
-        )  # fmt: skip
+        return Pod(name=name, uid=uid, exit_code=_CODE_OF_LOST, reason=reason, message=message)
     if status and status.state and status.state.running:
         return Pod(name=name, uid=uid, is_running=True)
     reason, message = _why_waiting(pod)
     return Pod(name=name, uid=uid, reason=reason, message=message)
+
+
+def _why_disrupted(pod: client.V1Pod) -> tuple[str, str] | None:
+    """Return reason and sentence when the cluster takes a pod away, whatever its container does.
+
+    Source: Kubernetes, "Disruptions" (condition DisruptionTarget, with the reason of whoever
+    preempts or evicts) and "Nodes" (a pod of a dead node stays and is being deleted for ever).
+    """
+    if pod.status.phase == "Unknown" or pod.status.reason == "NodeLost":
+        return "NodeLost", f"node {pod.spec.node_name} does not answer"
+    for condition in pod.status.conditions or ():
+        if condition.type == "DisruptionTarget" and condition.status == "True":
+            return condition.reason or condition.type, _tail(condition.message)
+    return None
+
+
+def _why_init_failed(pod: client.V1Pod) -> tuple[str, str] | None:
+    """Return what an init container that failed says; the Training Operator's waits for a name."""
+    for status in pod.status.init_container_statuses or ():
+        ended = status.state.terminated if status.state else None
+        if ended and ended.exit_code:
+            why = "the master's name was not there in time" if status.name == _INIT else ""
+            text = _tail(ended.message) or why
+            message = f"init container {status.name} ended with exit code {ended.exit_code}"
+            return "InitFailed", f"{message}: {text}".rstrip(": ")
+    return None
 
 
 def read_result(pods: list[client.V1Pod]) -> Json | None:
@@ -85,6 +128,8 @@ def _why_waiting(pod: client.V1Pod) -> tuple[str, str]:
     for condition in pod.status.conditions or ():
         if condition.type == "PodScheduled" and condition.status == "False":
             return condition.reason or "", _tail(condition.message)
+    if any(s.name == _INIT and s.state and s.state.running for s in statuses):
+        return "", "waits for the master's name"
     return "", ""
 
 

@@ -44,7 +44,8 @@ class NodePool(_Settings):
     extra_resources: dict[str, str] = {}
     """Further limits, such as rdma/hca_shared_devices_a: 1."""
     capabilities: tuple[str, ...] = ()
-    """Linux capabilities to add, such as IPC_LOCK for RDMA; any makes pods leave PSS restricted."""
+    """Linux capabilities to add; any makes pods leave PSS restricted. Without a file capability a
+    process that is not root gains nothing: RDMA needs an unlimited memlock of the runtime."""
     environment: dict[str, str] = {}
     """Environment of the pods: NCCL, GLOO and the like."""
     annotations: dict[str, str] = {}
@@ -110,7 +111,8 @@ class OperatorSettings(_Settings):
             UnknownNameError: The chart has none of that name.
         """
         if name not in self.pools:
-            raise UnknownNameError("node pool", name, self.pools)
+            known = ", ".join(sorted(self.pools))
+            raise UnknownNameError(f"node pool (known: {known})", name, self.pools)
         return self.pools[name]
 
 

@@ -5,32 +5,63 @@ Weights never pass through artifacts: tasks hand on folders or s3:// prefixes as
 records in them say what is complete, so a repeated task finds its work done.
 """
 
+from typing import Final
+
 from kfp import dsl
 
 from pipelines.components.deploy import deploy
 from pipelines.components.evaluate import evaluate
 from pipelines.components.prepare import prepare
 from pipelines.components.train import train
+from pipelines.fields import with_fields
+from pipelines.tasks import as_launcher
+
+EXAMPLE: Final = """\
+name: first
+output: s3://fengshenbang/runs/first
+model:
+  name: Erlangshen-MegatronBert-1.3B
+  config: {num_hidden_layers: 2, hidden_size: 128, num_attention_heads: 2, intermediate_size: 512}
+data:
+  root: s3://fengshenbang/data
+  corpus: ["rawcorpus/*.jsonl.gz"]
+  vocabulary: {size: 8000}
+  max_tokens: 128
+optimizer: {learning_rate: 1e-3}
+batch: {tokens: 4096}
+training: {num_epochs: 20, max_steps: 1200}
+evaluation:
+  tasks: [tnews, eprstmt]
+  finetune: {optimizer: {learning_rate: 1e-3}, batch: {tokens: 1024}, num_epochs: 5}
+serving: {task: tnews, question: 中国女排夺得世界杯冠军}
+"""
+"""What the form shows: the demo of the documentation, on the object store."""
 
 
 @dsl.pipeline(
-    name="end-to-end",
+    name="fsb-end-to-end",
+    display_name="Fengshenbang: end to end",
     description="Raw Chinese text to a served, CLUE-scored model: prepare, train, score, serve.",
 )
-def end_to_end(spec: str) -> str:
+@with_fields
+def end_to_end(
+    spec: str = EXAMPLE,
+    nodes: int = 1,
+    pool: str = "default",
+    serving_pool: str = "default",
+    processes_per_node: int = 0,
+    engine: str = "kubernetes",
+) -> str:
     """Run every stage of a spec.
-
-    Args:
-        spec: Run spec, YAML text; every path in it absolute or s3://.
 
     Returns:
         Folder or s3:// prefix of the serving record.
     """
-    data = prepare(spec=spec).set_display_name("prepare data")
-    model = train(spec=spec, data=data.output).set_display_name("pretrain")
-    report = evaluate(spec=spec, model=model.outputs["Output"]).set_display_name("evaluate")
-    served = deploy(spec=spec, report=report.outputs["Output"]).set_display_name("serve")
-    for task in (data, model, report, served):
-        # Records decide what is done; KFP's cache would compare spec texts only.
-        task.set_caching_options(False)
-    return served.output
+    where = {"spec": spec, "engine": engine, "run_id": dsl.PIPELINE_JOB_ID_PLACEHOLDER}
+    gang = {"pool": pool, "nodes": nodes, "processes_per_node": processes_per_node}
+    data = as_launcher(prepare(pool=pool, **where), "prepare data")
+    model = as_launcher(train(data=data.output, **gang, **where), "pretrain")
+    scored = evaluate(model=model.outputs["Output"], **gang, **where)
+    report = as_launcher(scored, "evaluate")
+    served = deploy(report=report.outputs["report"], pool=serving_pool, **where)
+    return as_launcher(served, "serve").outputs["Output"]

@@ -12,10 +12,15 @@ def image(stage: str) -> str:
     """Return the image of a stage.
 
     Args:
-        stage: data, train, eval or serving.
+        stage: data, train, eval, serving or operator.
 
     Returns:
-        `PREFIX/STAGE:VERSION`; `FSB_IMAGE_PREFIX` replaces the prefix for mirrors and air gaps.
+        `FSB_IMAGE_STAGE` (in capitals, such as `FSB_IMAGE_DATA`) where it is set: a whole name
+        with its tag or digest. Else `PREFIX/STAGE:TAG`, with `FSB_IMAGE_PREFIX` (mirrors, air
+        gaps) and `FSB_IMAGE_TAG` for the prefix and the version of this package.
     """
-    prefix = os.environ.get("FSB_IMAGE_PREFIX", "fengshenbang")
-    return f"{prefix}/{stage}:{pyfsb.__version__}"
+    whole = os.environ.get(f"FSB_IMAGE_{stage.upper()}")
+    if whole:
+        return whole
+    prefix = os.environ.get("FSB_IMAGE_PREFIX") or "fengshenbang"
+    return f"{prefix}/{stage}:{os.environ.get('FSB_IMAGE_TAG') or pyfsb.__version__}"

@@ -9,6 +9,7 @@ only times and the run's folders differ.
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import logging
 import os
@@ -24,6 +25,7 @@ from types import FrameType
 from typing import Final
 
 from kfp import local
+from kfp.dsl.base_component import BaseComponent
 
 from pipelines.end_to_end import end_to_end
 from pyfsb import records, storage
@@ -92,8 +94,9 @@ def _run_pipeline(spec: RunSpec) -> PipelineFailedError | None:
     with tempfile.TemporaryDirectory(prefix="fsb-kfp-") as root, _lock_lent():
         local.init(local.SubprocessRunner(use_venv=False), pipeline_root=root, raise_on_error=True)
         try:
-            with contextlib.redirect_stdout(listener):  # KFP prints its tasks' logs
-                end_to_end(spec=to_yaml(spec.to_json()))
+            # KFP prints its tasks' logs.
+            with contextlib.redirect_stdout(listener), without_retries(end_to_end):
+                end_to_end(spec=to_yaml(spec.to_json()), engine="local")
         except RuntimeError as exc:
             return PipelineFailedError(listener.words or str(exc), listener.code)
     _log.info("pipeline done in %.1f s", time.monotonic() - started)
@@ -138,6 +141,21 @@ def _children(process: int) -> list[int]:
         paths = list(Path(f"/proc/{process}/task").glob("*/children"))
         return [int(child) for path in paths for child in path.read_text().split()]
     return []
+
+
+@contextlib.contextmanager
+def without_retries(pipeline: BaseComponent) -> Iterator[None]:
+    """Let a failed task end the run: tries are for launchers that a cluster has lost."""
+    implementation = pipeline.component_spec.implementation
+    before = implementation.graph
+    implementation.graph = copy.deepcopy(before)
+    parts = [implementation.graph.root, *implementation.graph.components.values()]
+    for task in (task for part in parts for task in part.dag.tasks.values()):
+        task.ClearField("retry_policy")
+    try:
+        yield
+    finally:
+        implementation.graph = before
 
 
 @contextlib.contextmanager

@@ -24,7 +24,8 @@ def load(name_or_uri: str) -> Predictor:
 
     Args:
         name_or_uri: A run's checkpoint folder (or s3:// prefix), a Hugging Face folder with
-            safetensors, or a registered model name whose weights are in the hub cache.
+            safetensors, a registered model name whose weights are in the hub cache, or a version of
+            the model store (`FSB_MODEL_STORE`): `sentiment@production`, `sentiment@3`.
 
     Returns:
         A predictor whose `predict(texts)` gives one typed result a text.

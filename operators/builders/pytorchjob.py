@@ -25,14 +25,13 @@ from operators.settings import OperatorSettings
 
 
 def build_pytorchjob(
-    gang: Gang, settings: OperatorSettings, *, kind: str, is_suspended: bool
+    gang: Gang, settings: OperatorSettings, *, is_suspended: bool
 ) -> dict[str, Any]:
     """Return the manifest of a gang's PyTorchJob.
 
     Args:
         gang: What to run.
         settings: The chart's settings.
-        kind: Kind of the custom resource that owns it.
         is_suspended: True has no pods; turning it off starts the whole gang anew.
     """
     template = build_pod_template(gang, settings)
@@ -43,7 +42,7 @@ def build_pytorchjob(
         metadata=client.V1ObjectMeta(
             name=gang.name,
             namespace=gang.namespace,
-            labels={RUN_LABEL: gang.name, KIND_LABEL: kind},
+            labels={RUN_LABEL: gang.name, KIND_LABEL: gang.kind},
         ),
         spec=KubeflowOrgV1PyTorchJobSpec(
             nproc_per_node=str(gang.processes_per_pod),

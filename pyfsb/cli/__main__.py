@@ -12,8 +12,24 @@ import sys
 from collections.abc import Sequence
 
 import pyfsb
-from pyfsb.cli import leaderboard, models, predict, records, run, schema, serve, stages, tasks
+from pyfsb.cli import (
+    cluster,
+    doctor,
+    leaderboard,
+    models,
+    predict,
+    records,
+    run,
+    schema,
+    serve,
+    stages,
+    tasks,
+)
 from pyfsb.processes import run_stage_main
+
+_MODULES = (
+    run, stages, predict, serve, cluster, doctor, records, leaderboard, models, tasks, schema,
+)  # fmt: skip
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -25,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"fsb {pyfsb.__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (run, stages, predict, serve, records, leaderboard, models, tasks, schema):
+    for module in _MODULES:
         module.add_commands(commands)
     return parser
 

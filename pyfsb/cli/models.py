@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`fsb models list|show`: what the registry knows."""
+"""`fsb models`: what the registry knows, and the versions in the model store."""
 
 from __future__ import annotations
 
 import argparse
 
+from pyfsb.cli import versions
 from pyfsb.cli.arguments import Commands, add_output, print_json, print_table, print_text
 from pyfsb.errors import EXIT_OK
 from pyfsb.registry import all_entries, find_entry
@@ -13,7 +14,9 @@ from pyfsb.schema import to_yaml
 
 def add_commands(commands: Commands) -> None:
     """Add the noun and its verbs."""
-    noun = commands.add_parser("models", help="the models of the family")
+    noun = commands.add_parser(
+        "models", help="the models of the family, and versions of trained ones"
+    )
     verbs = noun.add_subparsers(metavar="VERB", required=True)
     parser = verbs.add_parser("list", help="every registered model")
     add_output(parser)
@@ -22,6 +25,7 @@ def add_commands(commands: Commands) -> None:
     show.add_argument("name", metavar="NAME", help="name, alias or hub id")
     add_output(show)
     show.set_defaults(handler=_show)
+    versions.add_verbs(verbs)
 
 
 def _list(arguments: argparse.Namespace) -> int:

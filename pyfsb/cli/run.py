@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from typing import Final
 
 from pyfsb import storage
 from pyfsb.cli import summary
@@ -38,6 +39,15 @@ from pyfsb.training.config import (
 
 _GRACE_SECONDS = 40.0
 """Time for the server to answer what it has begun."""
+_CLUSTER_ENGINE: Final = "kubernetes"
+_CLUSTER_OPTIONS: Final = {
+    "--namespace": ("FSB_NAMESPACE", "NAME", "namespace of the resources"),
+    "--pool": ("FSB_POOL", "[STAGE=]POOL,…", "node pool of the chart, also by stage"),
+    "--nodes": ("FSB_NODES", "N", "pods of training and evaluation"),
+    "--processes-per-node": ("FSB_PROCESSES_PER_NODE", "N", "processes of each of them"),
+    "--give-up-after": ("FSB_BLOCKED_SECONDS", "SECONDS", "longest wait for what cannot start"),
+}
+"""Option of `fsb run`: the environment variable that it sets, its value and its meaning."""
 
 
 def add_commands(commands: Commands) -> None:
@@ -46,8 +56,10 @@ def add_commands(commands: Commands) -> None:
     add_spec(parser)
     add_output(parser)
     parser.add_argument(
-        "--engine", default="local", help="where stages run: local, kfp-local (default: local)"
-    )
+        "--engine", default="local",
+        help="where stages run: local, kfp-local or kubernetes (default: local)",
+    )  # fmt: skip
+    add_cluster_options(parser)
     parser.add_argument("--serve", action="store_true", help="keep serving after the last stage")
     parser.add_argument("--dry-run", action="store_true", help="do what `fsb explain` does")
     parser.set_defaults(handler=_run)
@@ -57,10 +69,39 @@ def add_commands(commands: Commands) -> None:
     explain.set_defaults(handler=_explain)
 
 
+def add_cluster_options(parser: argparse.ArgumentParser) -> None:
+    """Add what a cluster needs to know beside the spec; engines read it from the environment."""
+    group = parser.add_argument_group("options of --engine kubernetes")
+    for option, (variable, metavar, text) in _CLUSTER_OPTIONS.items():
+        letters = ["-n"] if option == "--namespace" else []
+        group.add_argument(
+            *letters, option, metavar=metavar, dest=variable, help=f"{text} (default: {variable})"
+        )
+
+
+def _set_cluster_options(arguments: argparse.Namespace) -> None:
+    """Pass the cluster's options on to the engine.
+
+    Raises:
+        ConfigError: One is given for an engine that does not know it.
+    """
+    for option, (variable, _, _) in _CLUSTER_OPTIONS.items():
+        value = getattr(arguments, variable)
+        if value is None:
+            continue
+        if arguments.engine != _CLUSTER_ENGINE:
+            raise ConfigError(
+                f"{option} {value}: engine {arguments.engine} has no such option; "
+                f"add --engine {_CLUSTER_ENGINE}"
+            )
+        os.environ[variable] = value
+
+
 def _run(arguments: argparse.Namespace) -> int:
     spec = read_spec(arguments)
     if arguments.dry_run:
         return _explain(arguments)
+    _set_cluster_options(arguments)
     check(spec)
     engine, result = find_engine(arguments.engine), RunResult()
     code = EXIT_OK

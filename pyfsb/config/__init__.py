@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from pyfsb.config.loading import load_spec, resolve_spec, set_value
+from pyfsb.config.loading import load_spec, pin_checkpoint, resolve_spec, set_value
 from pyfsb.config.run_spec import RunSpec, default_threads, stage_hash
 from pyfsb.config.sections import (
     BatchSpec,
@@ -42,6 +42,7 @@ __all__ = [
     "VocabularySpec",
     "default_threads",
     "load_spec",
+    "pin_checkpoint",
     "resolve_spec",
     "set_value",
     "stage_hash",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from pyfsb import storage
+from pyfsb import storage, versions
 from pyfsb.config.run_spec import RunSpec
 from pyfsb.config.sections import TaskSpec
 from pyfsb.errors import ConfigError
@@ -56,10 +56,26 @@ def resolve_spec(text: str, overrides: Iterable[str] = (), *, source: str = "spe
             "output": storage.absolute(spec.output),
             "data": data.model_copy(update={**paths, "vocabulary": vocabulary}),
             "model": spec.model.model_copy(
-                update={"checkpoint": storage.absolute(checkpoint) if checkpoint else None}
+                update={"checkpoint": _keep_reference(checkpoint) if checkpoint else None}
             ),
         }
     )
+
+
+def pin_checkpoint(spec: RunSpec) -> RunSpec:
+    """Return the spec with the checkpoint that its `name@alias` stands for now.
+
+    Engines and stages call it first, so that records and hashes see the weights themselves.
+
+    Raises:
+        UnknownNameError: The model store has no such name, alias or version.
+        CheckpointError: Other weights lie there now than were registered.
+    """
+    checkpoint = spec.model.checkpoint
+    if checkpoint is None or not versions.is_reference(checkpoint):
+        return spec
+    model = spec.model.model_copy(update={"checkpoint": versions.locate(checkpoint)})
+    return spec.model_copy(update={"model": model})
 
 
 def set_value(value: Json, override: str) -> None:
@@ -81,6 +97,10 @@ def set_value(value: Json, override: str) -> None:
             raise ConfigError(f"--set {override!r}: {parent} is {nested!r}, which has no keys")
         value = nested
     value[keys[-1]] = parse_yaml(text, source=f"--set {path}")
+
+
+def _keep_reference(checkpoint: str) -> str:
+    return checkpoint if versions.is_reference(checkpoint) else storage.absolute(checkpoint)
 
 
 def _first_existing(path: str, root: str) -> str:

@@ -48,7 +48,7 @@ class ModelSpec(Schema):
     """Overrides of the entry's architecture config, such as `hidden_size: 128`."""
     checkpoint: str | None = None
     """Folder or s3:// of the first weights (a run's training folder, or a Hugging Face folder with
-    safetensors). None starts from random weights."""
+    safetensors), or a version of the model store: name@alias or name@3. None: random weights."""
 
 
 class VocabularySpec(Schema):

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from pyfsb import records, storage
-from pyfsb.config import RunSpec, Stage, stage_hash
+from pyfsb.config import RunSpec, Stage, pin_checkpoint, stage_hash
 from pyfsb.engines.protocol import StageResult
 from pyfsb.errors import ConfigError
 from pyfsb.records import (
@@ -112,17 +112,15 @@ def _check_parent(spec: RunSpec, place: str, parent: Parent) -> None:
 
 def _check_base(spec: RunSpec, stage: Stage, place: str, record: Record) -> None:
     """Refuse a result that started from other weights than the spec names now."""
-    if spec.model.checkpoint is None or (stage is Stage.EVALUATION and spec.data.corpus):
+    checkpoint = pin_checkpoint(spec).model.checkpoint
+    if checkpoint is None or (stage is Stage.EVALUATION and spec.data.corpus):
         return
     links = [p for p in record.parents if p.kind in (WEIGHTS_KIND, "CheckpointRecord")]
-    now = records.find_record(spec.model.checkpoint)
-    if now is None:
-        digest = records.describe_weights(localise(spec.model.checkpoint))
-    else:
-        digest = now.digest
+    now = records.find_record(checkpoint)
+    digest = now.digest if now else records.describe_weights(localise(checkpoint))
     if digest not in {parent.digest for parent in links}:
         raise ConfigError(
-            f"{place} started from other weights than those in {spec.model.checkpoint}; {_REMEDY}"
+            f"{place} started from other weights than those in {checkpoint}; {_REMEDY}"
         )
 
 

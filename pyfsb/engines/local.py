@@ -14,7 +14,7 @@ import time
 from typing import Final
 
 from pyfsb import records, storage
-from pyfsb.config import RunSpec, Stage
+from pyfsb.config import RunSpec, Stage, pin_checkpoint
 from pyfsb.engines.completion import SPEC_NAME, find_complete, read_spec, record_places
 from pyfsb.engines.protocol import RunResult, StageResult
 from pyfsb.engines.serve import check_port, serve_and_ask
@@ -51,6 +51,7 @@ def run(spec: RunSpec, result: RunResult, *, keeps_serving: bool) -> None:
         StageFailedError: A stage failed; carries its exit code.
         NotReadyError: Another run holds the output.
     """
+    spec = pin_checkpoint(spec)
     with hold_lock(spec.output):
         before = read_spec(spec.output)
         complete = {stage: find_complete(spec, stage, before) for stage in spec.stages}
@@ -72,6 +73,7 @@ def run_stage(spec: RunSpec, stage: Stage) -> StageResult:
     Raises:
         FsbError: As `run`.
     """
+    spec = pin_checkpoint(spec)
     with hold_lock(spec.output):
         done = find_complete(spec, stage, read_spec(spec.output))
         write_spec(spec)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The serving stage on one machine: gate, start the server, ask it once, write the record.
 
-The server is `python -m serving`, the same process that a pod runs; it is asked over HTTP.
+The server is `python -m serving`, the same process that a pod runs; it is asked over HTTP. The
+cluster engine shares gate, question, answer and record, so that both leave the same one.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from pyfsb import records, storage
 from pyfsb.config import RunSpec, Stage, stage_hash
@@ -31,7 +33,7 @@ from pyfsb.errors import (
     NotReadyError,
 )
 from pyfsb.processes import forwarding, start_child
-from pyfsb.records import EvalReport, Parent, Score, ServingRecord
+from pyfsb.records import EvalReport, Score, ServingRecord
 from pyfsb.schema import Json
 
 _POLL_SECONDS: Final = 0.2
@@ -58,9 +60,8 @@ def serve_and_ask(spec: RunSpec, *, keeps_serving: bool) -> subprocess.Popen[byt
         NotReadyError: The server did not become ready or did not answer in time.
     """
     started = time.monotonic()
-    report = _passed_report(spec)
-    score = _served_score(report)
-    checkpoint_uri = storage.resolve(score.checkpoint, spec.output_of(Stage.EVALUATION))
+    report = passed_report(spec)
+    score, checkpoint_uri = served_score(spec, report)
     with tempfile.TemporaryDirectory(prefix="fsb-serving-") as folder:
         ready_file = Path(folder, "ready.json")
         server = start_child(_command(spec, score, checkpoint_uri, ready_file))
@@ -68,7 +69,7 @@ def serve_and_ask(spec: RunSpec, *, keeps_serving: bool) -> subprocess.Popen[byt
         with forwarding(server, grace_seconds=10.0) as stop:
             try:
                 ready = _wait_until_ready(server, ready_file, spec)
-                question, answer = _ask(spec, report, ready["url"])
+                question, answer = ask_server(spec, report, ready["url"])
                 stays = keeps_serving
             except FsbError:
                 if stop.signal_number is not None:  # a server that is stopped fails in many ways
@@ -79,23 +80,10 @@ def serve_and_ask(spec: RunSpec, *, keeps_serving: bool) -> subprocess.Popen[byt
                     _stop(server)
         if stop.signal_number is not None:
             end_as_stopped(stop.signal_number)
-    record = ServingRecord(
-        run=spec.name,
-        created_at=records.now(),
-        seconds=time.monotonic() - started,
-        config_hash=stage_hash(spec, Stage.SERVING),
-        seeds=(),
-        parents=_parents(spec, report, checkpoint_uri),
-        endpoint=ready["url"],
-        model_name=ready["name"],
-        task=score.task,
-        runner=score.runner,
-        gate=report.gate,
-        question=question,
-        answer=answer,
-        is_running=keeps_serving,
-    )
-    records.write_record(record, spec.output_of(Stage.SERVING))
+    record_answer(
+        spec, report, seconds=time.monotonic() - started, endpoint=ready["url"],
+        model_name=ready["name"], question=question, answer=answer, is_running=keeps_serving,
+    )  # fmt: skip
     return server if keeps_serving else None
 
 
@@ -106,8 +94,13 @@ def end_as_stopped(signal_number: int) -> NoReturn:
     raise SystemExit(EXIT_TERMINATED)
 
 
-def _passed_report(spec: RunSpec) -> EvalReport:
-    """Return the run's report if its gate allows serving."""
+def passed_report(spec: RunSpec) -> EvalReport:
+    """Return the run's report if its gate allows serving.
+
+    Raises:
+        GateError: It does not.
+        DataError: There is no report.
+    """
     uri = spec.output_of(Stage.EVALUATION)
     report = records.read_record(uri)
     if not isinstance(report, EvalReport):
@@ -120,13 +113,53 @@ def _passed_report(spec: RunSpec) -> EvalReport:
     return report
 
 
-def _parents(spec: RunSpec, report: EvalReport, checkpoint_uri: str) -> tuple[Parent, Parent]:
+def record_answer(
+    spec: RunSpec,
+    report: EvalReport,
+    *,
+    seconds: float,
+    endpoint: str,
+    model_name: str,
+    question: Json,
+    answer: Json,
+    is_running: bool,
+) -> ServingRecord:
+    """Write the record of a served model that has answered.
+
+    Args:
+        spec: The run.
+        report: Its report, whose gate has passed.
+        seconds: Wall time of the stage.
+        endpoint: URL of the V2 inference call.
+        model_name: Name of the model in it.
+        question: The tensors that were sent.
+        answer: What came back.
+        is_running: The server stays.
+    """
     base, report_uri = spec.output_of(Stage.SERVING), spec.output_of(Stage.EVALUATION)
+    score, checkpoint_uri = served_score(spec, report)
     checkpoint = records.read_record(checkpoint_uri)
-    return (
-        records.link(checkpoint, checkpoint_uri, base=base, root=spec.output),
-        records.link(report, report_uri, base=base, root=spec.output),
+    record = ServingRecord(
+        run=spec.name,
+        created_at=records.now(),
+        seconds=seconds,
+        config_hash=stage_hash(spec, Stage.SERVING),
+        seeds=(),
+        parents=(
+            records.link(checkpoint, checkpoint_uri, base=base, root=spec.output),
+            records.link(report, report_uri, base=base, root=spec.output),
+        ),
+        endpoint=endpoint,
+        model_name=model_name,
+        task=score.task,
+        runner=score.runner,
+        gate=report.gate,
+        question=question,
+        answer=answer,
+        is_running=is_running,
     )
+    records.write_record(record, base)
+    return record
 
 
 def check_port(spec: RunSpec) -> None:
@@ -147,11 +180,33 @@ def check_port(spec: RunSpec) -> None:
             ) from None
 
 
-def _served_score(report: EvalReport) -> Score:
+def served_score(spec: RunSpec, report: EvalReport) -> tuple[Score, str]:
+    """Return the score that the gate is about, and the place of its model."""
     gate = report.gate
-    return next(
+    score = next(
         score for score in report.scores if (score.task, score.runner) == (gate.task, gate.runner)
     )
+    return score, storage.resolve(score.checkpoint, spec.output_of(Stage.EVALUATION))
+
+
+def build_question(spec: RunSpec, report: EvalReport) -> tuple[Json, Json]:
+    """Return the spec's question, or the report's example: tensors, and the V2 request body."""
+    text, pair = report.example["text"], report.example["text_pair"]
+    if spec.serving.question is not None:
+        text = spec.serving.question
+    tensors = {"text": text} if pair is None else {"text": text, "text_pair": pair}
+    inputs = [
+        {"name": name, "shape": [1], "datatype": "BYTES", "data": [value]}
+        for name, value in tensors.items()
+    ]
+    return tensors, {"inputs": inputs}
+
+
+def read_answer(response: Mapping[str, Any]) -> Json:
+    """Return the result of the one row in a V2 response."""
+    result = next(output for output in response["outputs"] if output["name"] == "result")
+    answer: Json = json.loads(result["data"][0])
+    return answer
 
 
 def _command(spec: RunSpec, score: Score, checkpoint_uri: str, ready_file: Path) -> list[str]:
@@ -198,42 +253,33 @@ def _is_ready(url: str) -> bool:
         return False
 
 
-def _ask(spec: RunSpec, report: EvalReport, url: str) -> tuple[Json, Json]:
+def ask_server(spec: RunSpec, report: EvalReport, url: str) -> tuple[Json, Json]:
     """Ask the server the spec's question, or the report's example, over the V2 protocol.
 
     Raises:
         DataError: The server refused it.
         NotReadyError: It gave no answer in time.
     """
-    text, pair = report.example["text"], report.example["text_pair"]
-    if spec.serving.question is not None:
-        text = spec.serving.question
-    tensors = {"text": text} if pair is None else {"text": text, "text_pair": pair}
-    inputs = [
-        {"name": name, "shape": [1], "datatype": "BYTES", "data": [value]}
-        for name, value in tensors.items()
-    ]
+    tensors, body = build_question(spec, report)
+    text = tensors["text"]
     request = urllib.request.Request(  # noqa: S310 - our own server
         url,
-        data=json.dumps({"inputs": inputs}).encode(),
+        data=json.dumps(body).encode(),
         headers={"Content-Type": "application/json"},
     )
     try:
         timeout = spec.serving.request_timeout_seconds
         with _OPENER.open(request, timeout=timeout) as response:
-            outputs = json.load(response)["outputs"]
+            return tensors, read_answer(json.load(response))
     except urllib.error.HTTPError as exc:
-        body = exc.read().decode("utf-8", "replace")
+        words = exc.read().decode("utf-8", "replace")
         kind = NotReadyError if exc.code in _RETRYABLE else DataError
-        raise kind(f"the server answered {exc.code} to {text[:40]!r}: {body[:200]}") from None
+        raise kind(f"the server answered {exc.code} to {text[:40]!r}: {words[:200]}") from None
     except (OSError, http.client.HTTPException) as exc:
         raise NotReadyError(
             f"no answer from {url} to {text[:40]!r} within {timeout:g} s ({exc}); raise "
             "serving.request_timeout_seconds, or run the same command again"
         ) from None
-    result = next(output for output in outputs if output["name"] == "result")
-    answer: Json = json.loads(result["data"][0])
-    return tensors, answer
 
 
 def _stop(server: subprocess.Popen[bytes]) -> None:

@@ -29,6 +29,7 @@ from pyfsb.storage.workspace import Workspace
 from pyfsb.training.batching import StepPlanner
 from pyfsb.training.checkpoint import FOLDER as STATE_FOLDER
 from pyfsb.training.distributed import ProcessGroup
+from pyfsb.training.progress import Part
 from pyfsb.training.protocol import Batch
 from pyfsb.training.session import Session, publish_checkpoint, train_to_end
 
@@ -112,6 +113,8 @@ class Finetuning:
     """Processes and ZeRO stage."""
     parents: tuple[Parent, ...]
     """Links for the record: the base and the rows."""
+    part: Part
+    """Its place among the evaluation's fine-tunings, for progress reports."""
 
     @property
     def config_hash(self) -> str:
@@ -186,6 +189,7 @@ def _build_session(work: Finetuning) -> tuple[Session, int]:
         parallelism=work.parallelism,
         config_hash=work.config_hash,
         parents=work.parents,
+        part=work.part,
     )
     return session, max_tokens
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pyfsb import records, storage
-from pyfsb.config import FinetuneSpec, RunSpec, Stage, load_spec, stage_hash
+from pyfsb.config import FinetuneSpec, RunSpec, Stage, load_spec, pin_checkpoint, stage_hash
 from pyfsb.errors import EXIT_OK, EXIT_TERMINATED, CheckpointError
 from pyfsb.evaluation.finetune import Base, Finetuning, finetune
 from pyfsb.evaluation.gate import decide_gate
@@ -42,6 +42,7 @@ from pyfsb.schema import Json, digest
 from pyfsb.storage.workspace import Workspace
 from pyfsb.training.distributed import ProcessGroup, join_group, leave_group
 from pyfsb.training.launcher import run_rank
+from pyfsb.training.progress import Part
 
 _log = logging.getLogger("pyfsb.evaluation")
 
@@ -59,6 +60,8 @@ class _Job:
     base: Base
     base_link: Parent
     num_parameters: int
+    finetunings: tuple[tuple[str, int], ...]
+    """Task and seed of every fine-tuning, in order."""
     group: ProcessGroup
     stop: StopRequest
 
@@ -127,6 +130,9 @@ def _start(spec: RunSpec, workspace: Workspace, group: ProcessGroup, stop: StopR
         base=Base(folder=folder, model=model, uri=uri),
         base_link=base_link,
         num_parameters=count_stored_parameters(folder),
+        finetunings=tuple(
+            (task.name, seed) for task in tasks_of(spec) for seed in _settings(spec, task).seeds
+        ),
         group=group,
         stop=stop,
     )
@@ -219,6 +225,11 @@ def _train(job: _Job, task: Task, rows: TaskRows, runner: str, seed: int, place:
         workspace=place,
         parallelism=job.spec.parallelism,
         parents=(job.base_link.model_copy(update={"uri": uri}), data_link),
+        part=Part(
+            task=task.name,
+            number=job.finetunings.index((task.name, seed)),
+            num_parts=len(job.finetunings),
+        ),
     )
     is_done = finetune(work, job.group, job.stop)
     if not is_done:
@@ -296,7 +307,7 @@ def main() -> int:
     """Run this rank."""
     parser = argparse.ArgumentParser(prog="pyfsb.evaluation.run", description=__doc__)
     parser.add_argument("--spec", required=True, help="resolved run spec, a path or s3:// URI")
-    spec = load_spec(parser.parse_args().spec)
+    spec = pin_checkpoint(load_spec(parser.parse_args().spec))
     with StopRequest().listening() as stop:
         group = join_group(spec.parallelism)
         try:

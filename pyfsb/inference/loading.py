@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import torch
 
-from pyfsb import records
+from pyfsb import records, versions
 from pyfsb.config import Family
 from pyfsb.errors import CheckpointError
 from pyfsb.inference.classify import Classifier
@@ -52,12 +52,13 @@ def load_predictor(name_or_uri: str) -> Predictor:
 
     Args:
         name_or_uri: A checkpoint folder or s3:// prefix with a record, a Hugging Face folder, or
-            a registered name.
+            a registered name, or `name@alias` of the model store.
 
     Raises:
         CheckpointError: Files are missing, changed or of a kind that is not opened.
         UnknownNameError: It is neither a place nor a registered name.
     """
+    name_or_uri = versions.locate(name_or_uri)
     folder = find_weights(name_or_uri)
     record = records.find_record(str(folder))
     if record is None:

@@ -166,7 +166,8 @@ class ServedModelSpec(ResourceSchema):
     """Checkpoint: s3://, pvc:// or name@alias. None takes the one that the Evaluation's gate is
     about."""
     evaluation: DnsLabel | None = None
-    """Evaluation in this namespace whose gate must have passed. None with gate off only."""
+    """Evaluation in this namespace whose gate must have passed. None: the gate of the version that
+    name@alias names counts, or gate is off."""
     gate: Literal["required", "off"] = "required"
     """off serves without an Evaluation's consent."""
     scale: ScaleSpec = ScaleSpec()
@@ -264,8 +265,10 @@ _GANG_RULES: Final = (
 _ONE_NODE: Final = ("self.nodes == 1", "nodes must be 1: data are prepared in one pod")
 _SERVED_RULES: Final = (
     (
-        "self.gate == 'off' || has(self.evaluation)",
-        "evaluation is not set: name one, or set gate to off",
+        "self.gate == 'off' || has(self.evaluation) || (has(self.model) && "
+        "self.model.matches('^[A-Za-z0-9._-]+@[A-Za-z0-9._-]+$'))",
+        "evaluation is not set: name one, give a name@alias whose version passed its gate, or set "
+        "gate to off",
     ),
     ("has(self.model) || has(self.evaluation)", "set model or evaluation: nothing to serve"),
     (

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import glob
 import os
+import uuid
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -41,14 +42,17 @@ __all__ = [
     "normalise",
     "read_bytes",
     "read_text",
+    "read_versioned",
     "relative",
     "replacing",
     "resolve",
     "size",
+    "swaps_safely",
     "upload",
     "version",
     "write_bytes",
     "write_if_absent",
+    "write_if_unchanged",
     "write_text",
 ]
 
@@ -95,6 +99,44 @@ def write_text(uri: str, text: str) -> None:
 def write_if_absent(uri: str, data: bytes) -> bool:
     """Put a file unless one is there; return whether it was put."""
     return _backend(uri).write_if_absent(normalise(uri), data)
+
+
+def read_versioned(uri: str) -> tuple[bytes, str] | None:
+    """Return a file's bytes and what `write_if_unchanged` compares, or None when it is not there.
+
+    Raises:
+        StorageError: The disk or store failed.
+    """
+    return _backend(uri).read_versioned(normalise(uri))
+
+
+def write_if_unchanged(uri: str, data: bytes, version: str | None) -> bool:
+    """Put a file if it is still what `read_versioned` gave; return whether it was put.
+
+    Of several writers that read the same version one succeeds, on a disk by a lock beside the
+    file, on S3 by `If-Match`; `swaps_safely` says whether a store keeps that condition.
+
+    Args:
+        uri: The file.
+        data: Its new bytes.
+        version: What `read_versioned` gave; None puts it only where there is none.
+    """
+    return _backend(uri).write_if_unchanged(normalise(uri), data, version)
+
+
+def swaps_safely(folder: str) -> bool:
+    """Say whether the store of a folder keeps `If-Match` and `If-None-Match`, by trying it."""
+    if not is_s3(folder):
+        return True
+    probe = join(folder, f".probe-{uuid.uuid4().hex}")
+    try:
+        return (
+            write_if_unchanged(probe, b"1", None)
+            and not write_if_unchanged(probe, b"2", None)
+            and not write_if_unchanged(probe, b"2", '"00000000000000000000000000000000"')
+        )
+    finally:
+        delete(probe)
 
 
 def exists(uri: str) -> bool:

@@ -16,9 +16,14 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Final, Protocol
+
+import xxhash
+from filelock import FileLock, Timeout
 
 from pyfsb.errors import DataError, StorageError
+
+_LOCK_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +49,12 @@ class Backend(Protocol):
 
     def write_if_absent(self, uri: str, data: bytes) -> bool:
         """Put a file unless one is there; return whether it was put."""
+
+    def read_versioned(self, uri: str) -> tuple[bytes, str] | None:
+        """Return a file's bytes and its version for `write_if_unchanged`, or None."""
+
+    def write_if_unchanged(self, uri: str, data: bytes, version: str | None) -> bool:
+        """Put a file if it has that version still (None: is absent); return whether it was put."""
 
     def exists(self, uri: str) -> bool:
         """Say whether a file is there."""
@@ -91,6 +102,32 @@ class LocalBackend:
             return False
         finally:
             temporary.unlink(missing_ok=True)
+        return True
+
+    def read_versioned(self, uri: str) -> tuple[bytes, str] | None:
+        """Return a file's bytes and their hash, or None when it is not there."""
+        if not self.exists(uri):
+            return None
+        data = self.read(uri)
+        return data, xxhash.xxh3_128_hexdigest(data)
+
+    def write_if_unchanged(self, uri: str, data: bytes, version: str | None) -> bool:
+        """Put a file if it has those bytes still, under a lock beside it."""
+        lock = Path(f"{uri}.lock")
+        with _explained(uri, "write"):
+            lock.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(lock, timeout=_LOCK_SECONDS):
+                found = self.read_versioned(uri)
+                if (found[1] if found else None) != version:
+                    return False
+                self.write(uri, data)
+        except Timeout:
+            raise StorageError(
+                f"cannot write {uri}: another process has held {lock} for {_LOCK_SECONDS:g} s"
+            ) from None
+        except OSError as exc:
+            raise explain_os_error(exc, uri, "lock") from exc
         return True
 
     def exists(self, uri: str) -> bool:

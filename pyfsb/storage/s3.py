@@ -68,6 +68,33 @@ class S3Backend:
             return False
         return True
 
+    def read_versioned(self, uri: str) -> tuple[bytes, str] | None:
+        """Return an object's bytes and its ETag, or None when it is not there."""
+        bucket, key = split_s3(uri)
+        try:
+            with _explained(uri, "read"):
+                found = self.client.get_object(Bucket=bucket, Key=key)
+                return found["Body"].read(), found["ETag"]
+        except _MissingObjectError:
+            return None
+
+    def write_if_unchanged(self, uri: str, data: bytes, version: str | None) -> bool:
+        """Put an object with `If-Match: ETag` (None: `If-None-Match: *`).
+
+        Source: Amazon S3, conditional writes: 412 when the condition fails, 404 when `If-Match`
+        finds nothing, 409 when another conditional write is under way.
+        """
+        bucket, key = split_s3(uri)
+        try:
+            with _explained(uri, "write"):
+                if version is None:
+                    self.client.put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
+                else:
+                    self.client.put_object(Bucket=bucket, Key=key, Body=data, IfMatch=version)
+        except (_ConditionFailedError, _MissingObjectError, _ConflictError):
+            return False
+        return True
+
     def exists(self, uri: str) -> bool:
         """Say whether an object is there."""
         bucket, key = split_s3(uri)
@@ -143,6 +170,14 @@ class S3Backend:
 
 class _ConditionFailedError(Exception):
     """A conditional put found the object there."""
+
+
+class _ConflictError(StorageError):
+    """Another conditional put of the same object is under way."""
+
+
+class _MissingObjectError(DataError):
+    """The bucket is there, the object is not."""
 
 
 def _make_client() -> S3Client:
@@ -229,9 +264,11 @@ def _client_error(exc: Any, uri: str, action: str) -> Exception:
     if code == "NoSuchBucket":
         return DataError(f"cannot {action} {uri}: there is no bucket {split_s3(uri)[0]!r}")
     if code in _MISSING:
-        return DataError(f"cannot {action} {uri}: no such object")
+        return _MissingObjectError(f"cannot {action} {uri}: no such object")
     if code in ("PreconditionFailed", "412") or status == 412:
         return _ConditionFailedError()
+    if code == "ConditionalRequestConflict":
+        return _ConflictError(f"cannot {action} {uri}: another writer is at it")
     if code in _REFUSED:
         return ConfigError(f"cannot {action} {uri}: the store refuses these keys ({code})")
     return StorageError(f"cannot {action} {uri}: the store answered {code or status}")

@@ -88,6 +88,13 @@ def join_group(parallelism: ParallelismSpec) -> ProcessGroup:
     )
 
 
+def describe_device(device: torch.device) -> str | None:
+    """Return what the driver calls a device, or None for a CPU and where nobody says."""
+    module = getattr(torch, device.type, None)
+    ask = getattr(module, "get_device_name", None)
+    return None if device.type == "cpu" or ask is None else str(ask(device))
+
+
 def leave_group() -> None:
     """Leave the process group."""
     if distributed.is_initialized():

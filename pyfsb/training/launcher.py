@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -45,7 +46,8 @@ from pyfsb.training.config import (
 
 EXIT_FOLDER: Final = "FSB_EXIT_FOLDER"
 """Environment variable: where ranks leave their exit codes and errors."""
-_ORDER: Final = (EXIT_CONFIG, EXIT_DATA, EXIT_RETRY, EXIT_TERMINATED, EXIT_INTERRUPTED)
+_FIRST_SIGNAL: Final = 128
+_PEER_TROUBLE: Final = re.compile(r"\b(gloo|nccl)", re.IGNORECASE)
 _log = logging.getLogger(__name__)
 
 
@@ -72,28 +74,51 @@ def launch(module: str, arguments: Sequence[str], parallelism: ParallelismSpec) 
     codes = [item["code"] for item in ends]
     asked = os.environ.get("PET_NPROC_PER_NODE") or str(parallelism.num_processes)
     # torchrun also takes words such as `gpu`; how many ranks those were is not known here.
-    meaning = interpret(end.code, codes, num_ranks=int(asked) if asked.isdigit() else 1)
+    num_ranks = int(asked) if asked.isdigit() else 1
+    is_stopped = end.signal_number is not None
+    meaning = interpret(end.code, codes, num_ranks=num_ranks, is_stopped=is_stopped)
     if meaning == EXIT_LOST_PEER:
         _log.error("a rank of %s was lost (out of memory, killed?); run again to continue", module)
     return meaning
 
 
-def interpret(code: int, rank_codes: Sequence[int], *, num_ranks: int) -> int:
+def interpret(
+    code: int, rank_codes: Sequence[int], *, num_ranks: int, is_stopped: bool = False
+) -> int:
     """Return what torchrun's code and the ranks' own codes mean together.
 
     Args:
         code: torchrun's exit code.
         rank_codes: Codes of the ranks that ended by themselves.
         num_ranks: Ranks that were started.
+        is_stopped: Somebody asked for the end.
     """
     if code == EXIT_OK:
         return EXIT_OK
-    for known in _ORDER:
+    for known in (EXIT_CONFIG, EXIT_DATA, EXIT_RETRY):
         if known in rank_codes:
             return known
-    if len(rank_codes) < num_ranks:
+    # torchrun ends the others when one rank fails: then that one is the cause, whatever they say.
+    if EXIT_FAILURE in rank_codes and not is_stopped and code < _FIRST_SIGNAL:
+        return EXIT_FAILURE
+    for known in (EXIT_TERMINATED, EXIT_INTERRUPTED):
+        if known in rank_codes:
+            return known
+    if len(rank_codes) < num_ranks or EXIT_LOST_PEER in rank_codes:
         return EXIT_LOST_PEER
     return EXIT_FAILURE
+
+
+def is_lost_peer(error: BaseException) -> bool:
+    """Say whether an error means that another rank, maybe of another machine, went away.
+
+    Source: torch 2.13: NCCL's and the store's errors have classes of their own in
+    `torch.distributed`; gloo's are plain RuntimeErrors that name the file in gloo.
+    """
+    name = type(error).__name__
+    if name in ("DistBackendError", "DistNetworkError", "DistStoreError"):
+        return True
+    return isinstance(error, RuntimeError) and bool(_PEER_TROUBLE.search(str(error)))
 
 
 def run_rank(main: Callable[[], int]) -> int:
@@ -113,6 +138,11 @@ def run_rank(main: Callable[[], int]) -> int:
         code = run_stage_main(main, report=leave if folder else report_error)
     except SystemExit as exc:
         code = exc.code if isinstance(exc.code, int) else EXIT_FAILURE
+    except RuntimeError as exc:
+        if not is_lost_peer(exc):
+            raise
+        _log.error("another rank was lost: %s", exc)
+        code = EXIT_LOST_PEER
     finally:
         if folder:
             end = {"code": code, "error": errors[0] if errors else None}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a training tells the world after each step: JSON lines, TensorBoard, Prometheus, a bar.
+"""What a training tells the world after each step: lines, TensorBoard, Prometheus, progress, a bar.
 
 `metrics.jsonl` is the source of truth: one line a step, each step once. A continued training first
 cuts the lines after the state it continues from, and TensorBoard is told to forget them too. Only
@@ -24,6 +24,7 @@ from prometheus_client import CollectorRegistry, Gauge, start_http_server, write
 from tqdm import tqdm
 
 from pyfsb.errors import ConfigError
+from pyfsb.training.progress import Progress, Work, find_target
 
 METRICS_NAME: Final = "metrics.jsonl"
 PROMETHEUS_NAME: Final = "metrics.prom"
@@ -69,14 +70,14 @@ class Meters:
     """Writes the metrics of one training."""
 
     def __init__(
-        self, folder: Path, *, name: str, num_steps: int, step: int, metrics_port: int | None
+        self, folder: Path, *, name: str, work: Work, step: int, metrics_port: int | None
     ) -> None:
         """Open the outputs of a training that starts or continues.
 
         Args:
             folder: The training's local folder.
             name: Label of the Prometheus series and of the bar.
-            num_steps: Steps of the whole training.
+            work: What its progress is measured against.
             step: Steps already taken; later lines are cut.
             metrics_port: As in `TrainingSpec`.
         """
@@ -98,7 +99,7 @@ class Meters:
         self._next_textfile = 0.0
         self._server = _serve(metrics_port, self._registry)
         self._bar = tqdm(
-            total=num_steps,
+            total=work.num_steps,
             initial=step,
             desc=name,
             unit="step",
@@ -106,6 +107,8 @@ class Meters:
             leave=False,
             ncols=shutil.get_terminal_size().columns,  # some terminals say 0, then 80
         )
+        target = find_target()
+        self._progress = Progress(work, target, step=step) if target else None
 
     def record(self, metrics: StepMetrics) -> None:
         """Tell one step."""
@@ -119,6 +122,11 @@ class Meters:
         if time.monotonic() >= self._next_textfile:
             write_to_textfile(str(self._textfile), self._registry)
             self._next_textfile = time.monotonic() + _TEXTFILE_SECONDS
+        if self._progress:
+            self._progress.note(
+                step=metrics["step"], loss=metrics["loss"], seconds=metrics["seconds"],
+                tokens_per_second=metrics["tokens_per_second"],
+            )  # fmt: skip
         speed = f"{metrics['tokens_per_second']:,.0f} tok/s"
         self._bar.set_postfix_str(f"loss {metrics['loss']:.4f}, {speed}", refresh=False)
         self._bar.update(1)
@@ -138,17 +146,19 @@ class Meters:
         self._lines.close()
         if self._server:
             self._server.shutdown()
+        if self._progress:
+            self._progress.close()
 
 
 @contextmanager
 def open_meters(
-    folder: Path | None, *, name: str, num_steps: int, step: int, metrics_port: int | None = None
+    folder: Path | None, *, name: str, work: Work, step: int, metrics_port: int | None = None
 ) -> Iterator[Meters | None]:
     """Open meters for the length of the block; None for a process that does not write."""
     if folder is None:
         yield None
         return
-    meters = Meters(folder, name=name, num_steps=num_steps, step=step, metrics_port=metrics_port)
+    meters = Meters(folder, name=name, work=work, step=step, metrics_port=metrics_port)
     try:
         yield meters
     finally:

@@ -16,7 +16,7 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from pyfsb import records, storage
-from pyfsb.config import Family, RunSpec, Stage, load_spec, stage_hash
+from pyfsb.config import Family, RunSpec, Stage, load_spec, pin_checkpoint, stage_hash
 from pyfsb.data.shards import Shards, check_vocabulary
 from pyfsb.data.vocabulary import vocabulary_digest
 from pyfsb.errors import EXIT_OK, EXIT_TERMINATED, CheckpointError, ConfigError
@@ -176,7 +176,7 @@ def main() -> int:
     """Run this rank."""
     parser = argparse.ArgumentParser(prog="pyfsb.training.run", description=__doc__)
     parser.add_argument("--spec", required=True, help="resolved run spec, a path or s3:// URI")
-    spec = load_spec(parser.parse_args().spec)
+    spec = pin_checkpoint(load_spec(parser.parse_args().spec))
     with StopRequest().listening() as stop:
         group = join_group(spec.parallelism)
         try:

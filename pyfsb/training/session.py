@@ -22,16 +22,17 @@ from pyfsb.config import BatchSpec, Family, OptimizerSpec, ParallelismSpec
 from pyfsb.data.vocabulary import vocabulary_digest
 from pyfsb.errors import CheckpointError
 from pyfsb.models.heads import LOSSES
-from pyfsb.models.loading import read_pieces
+from pyfsb.models.loading import count_parameters, read_pieces
 from pyfsb.processes import StopRequest
 from pyfsb.records import MODEL_FOLDER, CheckpointRecord, Parent
 from pyfsb.storage.workspace import Workspace
 from pyfsb.training.checkpoint import CheckpointStore, TrainState
 from pyfsb.training.deepspeed import Engine
-from pyfsb.training.distributed import ProcessGroup
+from pyfsb.training.distributed import ProcessGroup, describe_device
 from pyfsb.training.export import export_model, gather_weights, publish
 from pyfsb.training.loop import LoopSettings, train
 from pyfsb.training.meters import METRICS_NAME, final_loss, open_meters, read_metrics
+from pyfsb.training.progress import Part, Work, peak_flops
 from pyfsb.training.protocol import SampleSource
 
 _log = logging.getLogger(__name__)
@@ -73,6 +74,8 @@ class Session:
     """What the result is made from; a saved state made from others is refused."""
     metrics_port: int | None = None
     """Port of the Prometheus endpoint."""
+    part: Part | None = None
+    """Its place among the stage's trainings. None when it is the only one."""
     started: float = field(default_factory=time.monotonic)
     """Clock at the start."""
 
@@ -107,6 +110,7 @@ def train_to_end(session: Session, group: ProcessGroup, stop: StopRequest) -> Tr
         },
         keep_last=session.keep_last,
     )
+    work = _measure(session, group)  # before ZeRO-3 takes the parameters apart
     state, engine = _start(session, store)
     if group.is_first:
         session.workspace.pull_file(METRICS_NAME)
@@ -120,7 +124,7 @@ def train_to_end(session: Session, group: ProcessGroup, stop: StopRequest) -> Tr
     with open_meters(
         session.workspace.path if group.is_first else None,
         name=session.title,
-        num_steps=session.num_steps,
+        work=work,
         step=state.step,
         metrics_port=session.metrics_port,
     ) as meters:
@@ -179,6 +183,17 @@ def publish_checkpoint(
         vocabulary_digest=vocabulary_digest(read_pieces(session.tokenizer_folder)),
     )
     return publish(session.workspace, record)
+
+
+def _measure(session: Session, group: ProcessGroup) -> Work:
+    """Return what the training's share and speed are measured against."""
+    peak = peak_flops(describe_device(group.device))
+    return Work(
+        num_steps=session.num_steps,
+        num_parameters=count_parameters(session.model),
+        peak_flops=peak * group.size if peak else None,
+        part=session.part,
+    )
 
 
 def _start(session: Session, store: CheckpointStore) -> tuple[TrainState, Engine]:

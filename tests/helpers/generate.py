@@ -11,12 +11,12 @@ import gzip
 import importlib.util
 import json
 import sys
-import tempfile
 from pathlib import Path
 
 from pipelines.compile import FOLDER as COMPILED
-from pipelines.compile import PIPELINES, compile_pipeline
+from pipelines.compile import MANIFESTS, compile_all
 from pyfsb.cli.schema import json_schema
+from tests.helpers.helm import CHART, crd_templates
 from tests.helpers.readme import update_map
 
 ROOT = Path(__file__).parent.parent.parent
@@ -32,11 +32,11 @@ def sources() -> dict[Path, str]:
         for kind in ("run", "task")
     }
     texts |= {ROOT / "docs/examples/data" / name: text for name, text in _samples().items()}
-    with tempfile.TemporaryDirectory() as folder:
-        for name in PIPELINES:
-            texts[COMPILED / f"{name}.yaml"] = compile_pipeline(name, Path(folder)).read_text(
-                encoding="utf-8"
-            )
+    for name, text in compile_all().items():
+        texts[COMPILED / name] = text
+        if name.startswith(f"{MANIFESTS}/"):  # a chart reads no file outside of itself
+            texts[CHART / "files/pipelines" / name.removeprefix(f"{MANIFESTS}/")] = text
+    texts |= {CHART / "templates/crds" / name: text for name, text in crd_templates().items()}
     readme = ROOT / "README.md"
     texts[readme] = update_map(readme.read_text(encoding="utf-8"))
     return texts

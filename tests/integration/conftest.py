@@ -26,8 +26,13 @@ class DemoRun:
 
     @property
     def arguments(self) -> list[str]:
-        """Arguments that mean the same run again."""
-        return [DEMO, "--set", f"output={self.output}", "--set", "serving.port=0"]
+        """Arguments that mean the same run again.
+
+        Six of twenty epochs: the loss falls by more than a nat in them, the fine-tuned scores are
+        as far above the majority, and nothing else that tests look at depends on their number.
+        """
+        settings = [f"output={self.output}", "serving.port=0", "training.num_epochs=6"]
+        return [DEMO, *(part for value in settings for part in ("--set", value))]
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -17,22 +18,46 @@ FINETUNE = str(ROOT / "docs/examples/finetune.yaml")
 QUICK = [
     "training.max_steps=80", "training.num_epochs=4", "evaluation.finetune.max_steps=200",
     "evaluation.finetune.num_epochs=9", "serving.port=0", "parallelism.num_processes=1",
+    "parallelism.threads_per_process=1",  # a model so small gains nothing by more
 ]  # fmt: skip
 
+HARDLY = [
+    "evaluation.finetune.max_steps=10", "evaluation.finetune.min_steps=10",
+    "evaluation.gate.is_enabled=false",
+]  # fmt: skip
+"""For tests that say nothing about how good the transformer is."""
+Run = tuple[Path, EvalReport, ServingRecord, str]
 
-def _run(output: Path, *sets: str) -> tuple[EvalReport, ServingRecord, str]:
+
+def _run(output: Path, *sets: str) -> Run:
     overrides = [part for value in (f"output={output}", *QUICK, *sets) for part in ("--set", value)]
     done = fsb("run", FINETUNE, *overrides)
     assert done.returncode == 0, done.stderr[-4000:]
     report, served = (records.read_record(str(output / name)) for name in ("evaluation", "serving"))
     assert isinstance(report, EvalReport)
     assert isinstance(served, ServingRecord)
-    return report, served, done.stdout
+    return output, report, served, done.stdout
 
 
-def test_a_csv_is_all_it_takes(tmp_path: Path) -> None:
-    report, served, table = _run(tmp_path / "run", f"data.train={SAMPLES}/own/messages.csv")
-    data = records.read_record(str(tmp_path / "run/data/labelled"))
+@pytest.fixture(scope="module")
+def messages(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The whole way from a CSV: corpus, pretraining, evaluation, serving."""
+    output = tmp_path_factory.mktemp("messages") / "run"
+    return _run(output, f"data.train={SAMPLES}/own/messages.csv")
+
+
+@pytest.fixture(scope="module")
+def pretrained(messages: Run) -> list[str]:
+    """Settings that start from the checkpoint of that run, where another pretraining tells nothing."""
+    return [
+        f"model.checkpoint={messages[0]}/training", "model.config={}", "data.corpus=[]",
+        "data.corpus_includes_train=false",
+    ]  # fmt: skip
+
+
+def test_a_csv_is_all_it_takes(messages: Run) -> None:
+    output, report, served, table = messages
+    data = records.read_record(str(output / "data/labelled"))
     assert isinstance(data, DatasetRecord)
     assert data.splits == {"train": 300, "held_out": 300}
     assert data.labels == ("优惠", "商品", "物流", "退换")
@@ -44,27 +69,45 @@ def test_a_csv_is_all_it_takes(tmp_path: Path) -> None:
     assert served.runner == best.runner
     assert best.p_value < 0.0005
     assert "held_out" in table
-    checkpoint = records.read_record(str(tmp_path / f"run/evaluation/mine/{served.runner}-42"))
+    checkpoint = records.read_record(str(output / f"evaluation/mine/{served.runner}-42"))
     assert isinstance(checkpoint, CheckpointRecord)
     assert "DatasetRecord" in [parent.kind for parent in checkpoint.parents]
 
 
-def test_pairs_with_a_task_of_their_own(tmp_path: Path) -> None:
-    report, served, _ = _run(
+def test_pairs_with_a_task_of_their_own(pretrained: list[str], tmp_path: Path) -> None:
+    _, report, served, _ = _run(
         tmp_path / "run", f"data.train={SAMPLES}/own/questions.csv",
-        f"data.task={ROOT}/docs/examples/task-pair.yaml", "evaluation.gate.is_enabled=false",
+        f"data.task={ROOT}/docs/examples/task-pair.yaml", *HARDLY, *pretrained,
     )  # fmt: skip
     assert {score.task for score in report.scores} == {"questions"}
+    assert {score.runner for score in report.scores} == {"finetune", "ngram"}
     assert set(served.question) == {"text", "text_pair"}
     ngram = next(score for score in report.scores if score.runner == "ngram")
     assert ngram.p_value < 0.001
 
 
-def test_entities_are_found_in_texts(tmp_path: Path) -> None:
-    report, served, _ = _run(
+def test_both_texts_of_pairs_join_the_corpus(tmp_path: Path) -> None:
+    settings = [
+        f"output={tmp_path}/run", f"data.train={SAMPLES}/own/questions.csv",
+        f"data.task={ROOT}/docs/examples/task-pair.yaml", "data.corpus=[rawcorpus/sample.jsonl.gz]",
+    ]  # fmt: skip
+    overrides = [part for value in settings for part in ("--set", value)]
+    assert fsb("data", "prepare", FINETUNE, *overrides).returncode == 0
+    corpus = records.read_record(str(tmp_path / "run/data/corpus"))
+    assert isinstance(corpus, DatasetRecord)
+    lines = (tmp_path / "run/data/labelled/train.jsonl").read_text().split("\n")[:-1]
+    rows = [json.loads(line) for line in lines]
+    texts = {row[key] for row in rows for key in ("text", "text_pair")}
+    assert len(texts) > len(rows)
+    with gzip.open(SAMPLES / "rawcorpus/sample.jsonl.gz") as sample:
+        assert corpus.num_read == sum(1 for _ in sample) + len(texts)
+
+
+def test_entities_are_found_in_texts(pretrained: list[str], tmp_path: Path) -> None:
+    _, report, served, _ = _run(
         tmp_path / "run", f"data.train={SAMPLES}/own/reviews.jsonl",
         f"data.task={ROOT}/docs/examples/task-tag.yaml", "serving.runner=finetune",
-        "serving.question=没想到新款耳机质量很好", "evaluation.gate.is_enabled=false",
+        "serving.question=没想到新款耳机质量很好", "evaluation.gate.is_enabled=false", *pretrained,
     )  # fmt: skip
     scores = {score.runner: score for score in report.scores}
     for score in scores.values():
@@ -141,14 +184,16 @@ def test_a_missing_file_is_named_at_once(tmp_path: Path) -> None:
     assert "nothing.csv (data.train or data.test)" in done.stderr
 
 
-def test_few_rows_do_not_pass_the_gate_and_the_reason_is_told(tmp_path: Path) -> None:
+def test_few_rows_do_not_pass_the_gate_and_the_reason_is_told(
+    pretrained: list[str], tmp_path: Path
+) -> None:
     rows = [f"这条消息说的是{'好' if n % 2 else '坏'}事{n},{n % 2}" for n in range(60)]
     (tmp_path / "mine.csv").write_text("text,label\n" + "\n".join(rows), encoding="utf-8")
-    overrides = [part for value in QUICK for part in ("--set", value)]
-    done = fsb(
-        "run", FINETUNE, *overrides, "--set", f"output={tmp_path}/run",
-        "--set", f"data.train={tmp_path}/mine.csv", "--set", "training.max_steps=2",
-    )  # fmt: skip
+    settings = [
+        *QUICK, *HARDLY, *pretrained, "evaluation.gate.is_enabled=true", f"output={tmp_path}/run",
+        f"data.train={tmp_path}/mine.csv",
+    ]  # fmt: skip
+    done = fsb("run", FINETUNE, *(part for value in settings for part in ("--set", value)))
     assert done.returncode == 3
     assert "fewer than 300 held-out rows without overlap" in done.stderr
     assert "evaluation.gate.is_enabled=false" in done.stderr
@@ -159,9 +204,10 @@ def test_weights_at_hand_need_no_corpus(tmp_path: Path) -> None:
     from tests.helpers.models import write_model
 
     folder = write_model(tmp_path / "weights", "Erlangshen-MegatronBert-1.3B", Family.FILL_MASK)
-    report, served, _ = _run(
+    _, report, served, _ = _run(
         tmp_path / "run", f"data.train={SAMPLES}/own/messages.csv", f"model.checkpoint={folder}",
-        "data.corpus=[]", "data.corpus_includes_train=false", "model.config={}",
+        "data.corpus=[]", "data.corpus_includes_train=false", "model.config={}", *HARDLY,
+        "evaluation.gate.is_enabled=true",  # the n-gram model passes it
     )  # fmt: skip
     assert served.runner == "ngram"
     assert [parent.kind for parent in report.parents] == ["ModelFolder", "DatasetRecord"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,6 +40,12 @@ def local_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+def begin(run: Path, output: Path, *stages: str) -> None:
+    """Start an output with what another run's stages made: this run finds them complete."""
+    for stage in stages:
+        shutil.copytree(run / stage, output / stage)
+
+
 def test_kfp_gives_the_same_records(local_run: Path, tmp_path: Path) -> None:
     spec = write_spec(tmp_path, whole_spec(tmp_path / "run"))
     done = fsb("run", str(spec), "--engine", "kfp-local", "--output", "json")
@@ -49,10 +56,16 @@ def test_kfp_gives_the_same_records(local_run: Path, tmp_path: Path) -> None:
     assert digests(str(tmp_path / "run")) == digests(str(local_run))
 
 
-def test_a_run_on_s3_gives_the_same_records(local_run: Path, s3: str, tmp_path: Path) -> None:
-    spec = write_spec(tmp_path, whole_spec(storage.join(s3, "run")))
-    done = fsb("run", str(spec))
-    assert done.returncode == 0, done.stderr[-4000:]
+def test_one_stage_at_a_time_on_s3_gives_the_same_records(
+    local_run: Path, s3: str, tmp_path: Path
+) -> None:
+    """Each stage by its own command, and what is left by `fsb run`, which finds them complete."""
+    spec = str(write_spec(tmp_path, whole_spec(storage.join(s3, "run"))))
+    for command in (["data", "prepare"], ["train", "run"], ["evaluate", "run"], ["run"]):
+        done = fsb(*command, spec)
+        assert done.returncode == 0, done.stderr[-4000:]
+    for stage in ("data", "training", "evaluation"):
+        assert f"[{stage}] complete since" in done.stderr
     assert digests(storage.join(s3, "run")) == digests(str(local_run))
     tree = fsb("records", "tree", storage.join(s3, "run/serving"))
     assert "DatasetRecord" in tree.stdout
@@ -65,15 +78,6 @@ def test_a_run_on_s3_gives_the_same_records(local_run: Path, s3: str, tmp_path: 
         "Positive",
         "Negative",
     )
-
-
-def test_one_stage_at_a_time_gives_the_same_records(local_run: Path, tmp_path: Path) -> None:
-    spec = str(write_spec(tmp_path, whole_spec(tmp_path / "run")))
-    for command in (["data", "prepare"], ["train", "run"], ["evaluate", "run"]):
-        done = fsb(*command, spec)
-        assert done.returncode == 0, done.stderr[-3000:]
-    assert fsb("run", spec).returncode == 0
-    assert digests(str(tmp_path / "run")) == digests(str(local_run))
 
 
 def _start(spec: Path, *arguments: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
@@ -95,13 +99,17 @@ def _wait_for_steps(process: subprocess.Popen[str], output: Path, count: int) ->
 LONG: dict[str, Any] = {"training__max_steps": 4000, "training__num_epochs": 99}
 
 
-def test_ctrl_c_leaves_nothing_half_complete_and_the_run_goes_on(
+def test_a_second_run_is_refused_and_ctrl_c_leaves_nothing_half_complete(
     local_run: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "run"
+    begin(local_run, output, "data")
     spec = write_spec(tmp_path, whole_spec(output, **LONG))
     process = _start(spec)
     _wait_for_steps(process, output, 3)
+    second = fsb("run", str(spec))
+    assert second.returncode == 75
+    assert f"another run holds {output} (process {process.pid} on" in second.stderr
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
@@ -119,20 +127,6 @@ def test_ctrl_c_leaves_nothing_half_complete_and_the_run_goes_on(
     assert again.wait(60) == 143
 
 
-def test_two_runs_on_one_output_are_refused(tmp_path: Path) -> None:
-    output = tmp_path / "run"
-    spec = write_spec(tmp_path, whole_spec(output, **LONG))
-    first = _start(spec)
-    try:
-        _wait_for_steps(first, output, 1)
-        second = fsb("run", str(spec))
-        assert second.returncode == 75
-        assert f"another run holds {output} (process {first.pid} on" in second.stderr
-    finally:
-        os.killpg(first.pid, signal.SIGKILL)
-        first.wait()
-
-
 def test_a_score_at_chance_is_shown_and_not_served(local_run: Path, tmp_path: Path) -> None:
     settings = {
         "evaluation": {
@@ -141,9 +135,11 @@ def test_a_score_at_chance_is_shown_and_not_served(local_run: Path, tmp_path: Pa
         }
     }  # fmt: skip
     output = tmp_path / "run"
+    begin(local_run, output, "data", "training")
     spec = write_spec(tmp_path, whole_spec(output, **settings))
     done = fsb("run", str(spec))
     assert done.returncode == 3
+    assert "[training] complete since" in done.stderr
     assert "not distinguishable from majority" in done.stdout
     assert "not above the majority at p < 0.001" in done.stderr
     assert "nothing is served" in done.stderr

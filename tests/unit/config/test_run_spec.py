@@ -9,10 +9,11 @@ import pytest
 import yaml
 
 from pyfsb.cli.schema import json_schema
-from pyfsb.config import Family, RunSpec, Stage, load_spec, resolve_spec, stage_hash
+from pyfsb.config import Family, RunSpec, Stage, load_spec, pin_checkpoint, resolve_spec, stage_hash
 from pyfsb.errors import ConfigError, DataError
 from tests.conftest import ROOT
 from tests.helpers.golden import assert_golden
+from tests.helpers.versions import put_version
 
 BASE = """
 name: x
@@ -124,6 +125,22 @@ def test_a_wrong_task_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "task.yaml").write_text("famly: tag\n")
     with pytest.raises(ConfigError, match=r"task.yaml: unknown key 'famly'; did you mean 'family'"):
         spec(f"data.task={tmp_path}/task.yaml")
+
+
+def test_a_version_is_kept_as_it_is_named_until_it_is_pinned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FSB_MODEL_STORE", str(tmp_path))
+    put_version(str(tmp_path), 3, checkpoint=str(tmp_path / "weights"))
+    named = spec("model.checkpoint=sentiment@3")
+    assert named.model.checkpoint == "sentiment@3"
+    assert resolve_spec(yaml.safe_dump(named.to_json())) == named
+    assert pin_checkpoint(named).model.checkpoint == str(tmp_path / "weights")
+    folder = spec("model.checkpoint=./sentiment@3")
+    assert str(folder.model.checkpoint).endswith("/sentiment@3")
+    assert pin_checkpoint(folder) == folder
+    with pytest.raises(ConfigError, match="unknown version of sentiment"):
+        pin_checkpoint(spec("model.checkpoint=sentiment@4"))
 
 
 def test_a_missing_spec_is_named() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pyfsb import records, storage
+from pyfsb import records, storage, versions
 from pyfsb.config import RunSpec, Stage, resolve_spec, stage_hash
 from pyfsb.data.prepare import prepare
 from pyfsb.engines import find_engine
@@ -16,6 +16,7 @@ from pyfsb.errors import ConfigError, UnknownNameError
 from pyfsb.records import CheckpointRecord, EvalReport, FileEntry, Parent
 from tests.helpers.models import PIECES
 from tests.helpers.specs import tiny_spec
+from tests.helpers.versions import put_version
 from tests.unit.test_records import dataset
 
 
@@ -198,3 +199,30 @@ def test_a_taken_port_is_named_before_anything_runs(tmp_path: Path, free_port: i
         taken.listen()
         with pytest.raises(ConfigError, match=f"serving.port = {free_port}: cannot listen on"):
             check_port(spec)
+
+
+def test_an_alias_that_moved_names_other_first_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = str(tmp_path / "models")
+    monkeypatch.setenv("FSB_MODEL_STORE", store)
+    for number in (1, 2):
+        base = tmp_path / f"base{number}"
+        base.mkdir()
+        (base / "config.json").write_text("{}")
+        (base / "model.safetensors").write_bytes(bytes([number]))
+        put_version(store, number, checkpoint=str(base))
+    versions.promote("sentiment@1", "production", ignores_gate=True)
+    spec = _own_rows(tmp_path, _write_rows(tmp_path / "mine.csv", "一"))
+    model = spec.model.model_copy(update={"checkpoint": "sentiment@production"})
+    spec = spec.model_copy(update={"model": model})
+    place = spec.output_of(Stage.EVALUATION)
+    link = records.link_weights(
+        tmp_path / "base1", str(tmp_path / "base1"), base=place, root=spec.output
+    )
+    report = eval_report(config_hash=stage_hash(spec, Stage.EVALUATION), parents=(link,))
+    records.write_record(report, place)
+    assert find_complete(spec, Stage.EVALUATION, None)
+    versions.promote("sentiment@2", "production", ignores_gate=True)
+    with pytest.raises(ConfigError, match="started from other weights than those in .*base2"):
+        find_complete(spec, Stage.EVALUATION, None)

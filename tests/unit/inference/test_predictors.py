@@ -7,7 +7,7 @@ import torch
 
 import pyfsb
 from pyfsb.config import Family
-from pyfsb.errors import CheckpointError, ConfigError
+from pyfsb.errors import CheckpointError, ConfigError, UnknownNameError
 from pyfsb.inference.classify import Classifier, decode_label
 from pyfsb.inference.encoding import EncodedRow, encode_rows, group_by_length, pad_rows
 from pyfsb.inference.fill_mask import MaskFiller
@@ -18,6 +18,7 @@ from pyfsb.inference.protocol import TextInput, as_inputs
 from pyfsb.inference.tag import Tagger, bio_labels, decode_entities, encode_entities
 from pyfsb.models.loading import load_tokenizer
 from tests.helpers.models import ENCODERS, MODELS, make_model, write_model
+from tests.helpers.versions import put_version
 
 TEXTS = ["中国人民大学", "北京是我们的首都", "好", "hello world，我们很好！" * 3]
 
@@ -38,6 +39,16 @@ def test_five_lines_of_python(folder: Path) -> None:
         assert answer.score == answer.scores[answer.label] == max(answer.scores.values())
         assert sum(answer.scores.values()) == pytest.approx(1, abs=1e-4)
     assert model.predict([]) == []
+
+
+def test_a_version_of_the_model_store_is_loaded(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FSB_MODEL_STORE", str(tmp_path))
+    put_version(str(tmp_path), 2, checkpoint=str(folder))
+    assert isinstance(pyfsb.load("sentiment@2"), Classifier)
+    with pytest.raises(UnknownNameError, match="unknown version of sentiment"):
+        pyfsb.load("sentiment@3")
 
 
 @pytest.mark.parametrize("name", MODELS)

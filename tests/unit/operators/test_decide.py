@@ -115,6 +115,70 @@ def test_suspending_keeps_the_states_and_resuming_goes_on() -> None:
     assert again.memory.restart_times == ()
 
 
+@pytest.mark.parametrize("code", [None, 0, 1, 2, 143])
+def test_a_pod_that_is_taken_away_is_a_loss_whatever_its_code(code: int | None) -> None:
+    taken = replace(
+        GANG[1], is_lost=True, exit_code=code, reason="PreemptionByScheduler", message="for y"
+    )
+    found = see(RUNNING, pods=(GANG[0], taken))
+    if code == 0:
+        assert found.job is Wish.RUNNING  # it had done its part
+    else:
+        assert (found.phase, found.job) == (Phase.RESTARTING, Wish.SUSPENDED)
+        assert found.message == "x-worker-1 was taken away: PreemptionByScheduler: for y"
+
+
+def test_a_restart_tells_the_last_words_of_who_was_lost() -> None:
+    lost = replace(GANG[1], exit_code=137, reason="OOMKilled", message="out of memory: raise it")
+    found = see(RUNNING, pods=(GANG[0], lost))
+    assert found.message == (
+        "x-worker-1 ended with exit code 137: OOMKilled: out of memory: raise it"
+    )
+    long = replace(lost, message="x" * 2000 + "end")
+    assert len(see(RUNNING, pods=(GANG[0], long)).message) < 400
+    assert see(RUNNING, pods=(GANG[0], long)).message.endswith("end")
+
+
+def test_an_image_without_the_command_is_not_tried_again() -> None:
+    wrong = replace(GANG[1], exit_code=128, reason="StartError", message="no such file")
+    found = see(RUNNING, pods=(GANG[0], wrong))
+    assert (found.phase, found.reason) == (Phase.FAILED, "PermanentError")
+    assert found.message == "x-worker-1 ended with exit code 128: no such file"
+
+
+def test_pods_that_end_after_the_record_are_no_loss() -> None:
+    done = replace(GANG[0], is_running=False, exit_code=0)
+    ending = replace(GANG[1], is_lost=True, reason="Deleted")
+    for pods in ((done, ending), (done,)):
+        found = see(RUNNING, pods=pods, has_record=True)
+        assert (found.phase, found.job, found.reason) == (Phase.RUNNING, Wish.AS_IT_IS, "Ending")
+    # One that was killed leaves the others waiting for it: a new gang finds the record at once.
+    killed = replace(GANG[1], exit_code=137)
+    assert see(RUNNING, pods=(done, killed), has_record=True).phase is Phase.RESTARTING
+    # One that failed by itself fails the job, which does not take the record away.
+    failed = replace(GANG[1], exit_code=1)
+    assert see(RUNNING, pods=(done, failed), has_record=True).reason == "Ending"
+    ended = see(RUNNING, pods=(done, failed), has_record=True, job=JobState.FAILED)
+    assert ended.phase is Phase.SUCCEEDED
+
+
+def test_a_pod_of_a_dead_node_is_named_and_waited_for() -> None:
+    old = replace(GANG[1], is_lost=True, ending_by=NOW - timedelta(seconds=61))
+    found = see(RUNNING, job=JobState.SUSPENDED, pods=(GANG[0], old))
+    assert (found.job, found.phase, found.reason) == (
+        Wish.AS_IT_IS, Phase.RESTARTING, "NodeLost",
+    )  # fmt: skip
+    assert found.message.endswith("kubectl delete pod --force x-worker-1")
+    soon = replace(old, ending_by=NOW - timedelta(seconds=59))
+    assert see(RUNNING, job=JobState.SUSPENDED, pods=(soon,)).reason == "Restarting"
+
+
+def test_what_a_starting_pod_waits_for_is_told() -> None:
+    waiting = replace(GANG[1], is_running=False, message="waits for the master's name")
+    found = see(pods=(GANG[0], waiting))
+    assert found.message == "1 of 2 pods run; x-worker-1 waits for the master's name"
+
+
 @pytest.mark.parametrize("reason", ["ImagePullBackOff", "Unschedulable"])
 def test_what_blocks_is_named(reason: str) -> None:
     stuck = replace(GANG[1], is_running=False, reason=reason, message="no such thing")
@@ -165,7 +229,7 @@ class FakeJob:
 
 @given(
     st.integers(0, 2**32),
-    st.lists(st.sampled_from(["kill", "delete", "fail", "rest"]), max_size=12),
+    st.lists(st.sampled_from(["kill", "delete", "preempt", "fail", "rest"]), max_size=12),
 )
 def test_whatever_is_lost_the_gang_comes_back_whole(seed: int, faults: list[str]) -> None:
     chance, job, memory = random.Random(seed), FakeJob(), Memory()
@@ -179,6 +243,8 @@ def test_whatever_is_lost_the_gang_comes_back_whole(seed: int, faults: list[str]
                 job.pods[name] = replace(job.pods[name], is_running=False, exit_code=137)
             elif fault == "delete":
                 del job.pods[name]
+            elif fault == "preempt":
+                job.pods[name] = replace(job.pods[name], is_lost=True)
             elif fault == "fail":
                 job.state = JobState.FAILED
                 job.pods.clear()

@@ -4,17 +4,21 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
+import kopf
 import pytest
 from prometheus_client import CollectorRegistry
 
 from operators import handlers
+from operators.builders.pods import RUN_LABEL
 from operators.handlers import Queue, Watch
 from operators.metrics import Metrics
 from pyfsb.errors import ClusterError
 from pyfsb.resources.status import Phase
 
+GANGS = ("TrainingRun", "Evaluation")
 A, B = ("TrainingRun", "team", "a"), ("TrainingRun", "team", "b")
 
 
@@ -105,20 +109,28 @@ def test_a_part_wakes_only_what_is_known() -> None:
     watch = Watch(lambda: Queue(looks, Metrics(CollectorRegistry())))
 
     async def go() -> float:
-        from types import SimpleNamespace
-
         settings: Any = SimpleNamespace(
             posting=SimpleNamespace(), watching=SimpleNamespace(), networking=SimpleNamespace()
         )
         await watch.start(settings)
-        await watch.on_part(namespace="team", labels={"fengshenbang.io/run": "a"})
-        await watch.on_resource("TrainingRun", namespace="team", name="a", type="ADDED")
+        await watch.on_part(
+            GANGS, RUN_LABEL, name="pod", namespace="team", labels={"fengshenbang.io/run": "a"}
+        )
+        await watch.on_resource("TrainingRun", namespace="team", name="a", status={}, type="ADDED")
         await asyncio.sleep(0.1)
-        await watch.on_part(namespace="team", labels={"fengshenbang.io/run": "a"})
-        await watch.on_part(namespace="other", labels={"fengshenbang.io/run": "a"})
+        await watch.on_part(
+            GANGS, RUN_LABEL, name="pod", namespace="team", labels={"fengshenbang.io/run": "a"}
+        )
+        await watch.on_part(
+            GANGS, RUN_LABEL, name="pod", namespace="other", labels={"fengshenbang.io/run": "a"}
+        )
         await asyncio.sleep(0.1)
-        await watch.on_resource("TrainingRun", namespace="team", name="a", type="DELETED")
-        await watch.on_part(namespace="team", labels={"fengshenbang.io/run": "a"})
+        await watch.on_resource(
+            "TrainingRun", namespace="team", name="a", status={}, type="DELETED"
+        )
+        await watch.on_part(
+            GANGS, RUN_LABEL, name="pod", namespace="team", labels={"fengshenbang.io/run": "a"}
+        )
         await asyncio.sleep(0.1)
         age = await watch.sweep_age()
         await watch.stop()
@@ -126,3 +138,57 @@ def test_a_part_wakes_only_what_is_known() -> None:
 
     assert asyncio.run(go()) < 5
     assert looks.names == ["a", "a"]
+
+
+def test_an_evaluation_that_ended_wakes_what_may_serve_it() -> None:
+    looks = Looks()
+    watch = Watch(lambda: Queue(looks, Metrics(CollectorRegistry())))
+
+    async def go() -> None:
+        settings: Any = SimpleNamespace(
+            posting=SimpleNamespace(), watching=SimpleNamespace(), networking=SimpleNamespace()
+        )
+        await watch.start(settings)
+        for namespace in ("team", "other"):
+            await watch.on_resource(
+                "ServedModel", namespace=namespace, name=f"s-{namespace}", status={}, type="ADDED"
+            )
+        await asyncio.sleep(0.1)
+        for phase in ("Running", "Succeeded"):
+            await watch.on_resource(
+                "Evaluation", namespace="team", name="e", status={"phase": phase}, type="MODIFIED"
+            )
+            await asyncio.sleep(0.1)
+        await watch.on_part(
+            ("ServedModel",), "", namespace="other", name="s-other", labels={}, type="MODIFIED"
+        )
+        await asyncio.sleep(0.1)
+        await watch.stop()
+
+    asyncio.run(go())
+    assert looks.names == ["s-team", "s-other", "e", "e", "s-team", "s-other"]
+
+
+def test_resources_are_counted_by_phase() -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+
+    def count(phase: str) -> float | None:
+        labels = {"kind": "TrainingRun", "phase": phase}
+        return registry.get_sample_value("fsb_operator_resources", labels)
+
+    metrics.note_phase(A, Phase.RUNNING)
+    metrics.note_phase(A, Phase.RUNNING)
+    metrics.note_phase(B, Phase.RUNNING)
+    assert count("Running") == 2
+    metrics.note_phase(A, Phase.FAILED)
+    metrics.note_phase(B, None)
+    assert (count("Running"), count("Failed")) == (0, 1)
+
+
+def test_every_kind_and_part_is_watched() -> None:
+    registry = kopf.OperatorRegistry()
+    Watch(lambda: Queue(Looks(), Metrics(CollectorRegistry()))).register(registry)
+    watched = {str(handler.selector) for handler in registry._watching.get_all_handlers()}
+    for plural in ("datapreparations", "servedmodels", "pytorchjobs", "inferenceservices", "pods"):
+        assert any(plural in selector for selector in watched), plural

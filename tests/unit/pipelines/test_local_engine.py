@@ -76,8 +76,9 @@ def act(spec: str) -> str:
 
 
 @dsl.pipeline(name="one-task")
-def one_task(spec: str) -> str:
-    return act(spec=spec).output  # type: ignore[no-any-return]
+def one_task(spec: str, engine: str = "kubernetes") -> str:
+    task = act(spec=spec).set_retry(num_retries=3, backoff_duration="60s")
+    return task.output  # type: ignore[no-any-return]
 
 
 @pytest.fixture

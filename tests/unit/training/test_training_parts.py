@@ -30,6 +30,7 @@ from pyfsb.training.meters import (
     read_metrics,
 )
 from pyfsb.training.optim import build_optimizer, learning_rate
+from pyfsb.training.progress import Work
 from pyfsb.training.run import _num_steps
 from tests.helpers.golden import assert_golden
 from tests.helpers.models import MODELS, make_model
@@ -80,14 +81,23 @@ def test_threads_are_shared_out() -> None:
         (1, [3, 1], 3),
         (1, [75, 1], 75),
         (1, [143, 143], 143),
-        (1, [1], 129),
+        (1, [1], 1),
+        (1, [1, 143], 1),
+        (1, [129], 129),
         (1, [], 129),
         (1, [1, 1], 1),
         (137, [1], 129),
+        (1, [129, 129], 129),
+        (1, [129, 1], 1),
+        (1, [129, 3], 3),
     ],
 )
 def test_the_ranks_ends_are_told_truthfully(code: int, ranks: list[int], meaning: int) -> None:
     assert interpret(code, ranks, num_ranks=2) == meaning
+
+
+def test_a_failure_after_a_stop_is_the_stop() -> None:
+    assert interpret(1, [1, 143], num_ranks=2, is_stopped=True) == 143
 
 
 def test_decay_leaves_out_every_vector_of_every_architecture() -> None:
@@ -153,7 +163,9 @@ def test_the_final_loss_is_weighted_by_targets() -> None:
 def test_metrics_reach_lines_textfile_endpoint_and_tensorboard(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    with open_meters(tmp_path, name="run", num_steps=3, step=0, metrics_port=0) as meters:
+    with open_meters(
+        tmp_path, name="run", work=Work(num_steps=3), step=0, metrics_port=0
+    ) as meters:
         assert isinstance(meters, Meters)
         for number in (1, 2):
             meters.record(step(number, loss=float(number)))
@@ -176,11 +188,11 @@ def test_a_taken_metrics_port_is_named(tmp_path: Path) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=f"training.metrics_port = {port}"):
-            Meters(tmp_path, name="r", num_steps=1, step=0, metrics_port=port)
+            Meters(tmp_path, name="r", work=Work(num_steps=1), step=0, metrics_port=port)
 
 
 def test_other_ranks_have_no_meters() -> None:
-    with open_meters(None, name="x", num_steps=1, step=0) as meters:
+    with open_meters(None, name="x", work=Work(num_steps=1), step=0) as meters:
         assert meters is None
 
 

@@ -1,0 +1,103 @@
+"""Two pods played by two process trees with the environment that the Training Operator gives."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pyfsb.config import resolve_spec
+from pyfsb.data.prepare import prepare
+from pyfsb.training.meters import read_metrics
+from tests.conftest import ROOT
+from tests.helpers.specs import tiny_spec, write_spec
+
+
+@pytest.fixture
+def reports() -> Iterator[tuple[str, list[Any]]]:
+    """A server's URL and what was posted to it."""
+    found: list[Any] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            found.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/v1/TrainingRun/team/demo", found
+    server.shutdown()
+    server.server_close()
+
+
+def start_pod(spec: Path, number: int, port: int, **more: str) -> subprocess.Popen[str]:
+    """Start one of two pods.
+
+    Source: Training Operator 1.9, environment of a PyTorchJob with a Master.
+    """
+    environment = {
+        "PET_NNODES": "2", "PET_NODE_RANK": str(number), "PET_NPROC_PER_NODE": "1",
+        "PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": str(port), "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port), "WORLD_SIZE": "2", "RANK": str(number),
+        "FSB_TERMINATION_LOG": str(spec.parent / f"message-{number}"),
+    }  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, "-m", "pyfsb.training", "--spec", str(spec)], cwd=ROOT, text=True,
+        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True,
+        env={**os.environ, **environment, **more},
+    )  # fmt: skip
+
+
+def test_a_pod_whose_peer_is_gone_asks_for_another_try(
+    tmp_path: Path, free_port: int, reports: tuple[str, list[Any]]
+) -> None:
+    prepare(resolve_spec(yaml.safe_dump(tiny_spec(tmp_path))))
+    spec = write_spec(
+        tmp_path, tiny_spec(tmp_path, training__max_steps=5000, training__num_epochs=99)
+    )
+    (tmp_path / "token").write_text("secret")
+    url, found = reports
+    told = {
+        "KUBEFLOW_TRAINER_SERVER_URL": url,
+        "KUBEFLOW_TRAINER_SERVER_TOKEN": str(tmp_path / "token"),
+    }
+    pods = [start_pod(spec, number, free_port, **told) for number in (0, 1)]
+    try:
+        deadline = time.monotonic() + 200
+        while len(read_metrics(tmp_path / "training/metrics.jsonl")) < 3:
+            assert [pod.poll() for pod in pods] == [None, None]
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.killpg(pods[1].pid, signal.SIGKILL)
+        _, errors = pods[0].communicate(timeout=100)
+    finally:
+        for pod in pods:
+            pod.kill()
+    # Below 128 the job would fail for good.
+    assert pods[0].returncode == 129, errors
+    assert "another rank was lost" in errors
+    # Only the first rank reports, and its last step is told though the training failed.
+    steps = [
+        int(metric["value"])
+        for body in found
+        for metric in body["trainerStatus"]["metrics"]
+        if metric["name"] == "step"
+    ]
+    assert steps[0] == 0
+    assert steps == sorted(steps)
+    assert steps[-1] == read_metrics(tmp_path / "training/metrics.jsonl")[-1]["step"]
