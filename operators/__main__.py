@@ -16,11 +16,12 @@ import kopf
 from prometheus_client import CollectorRegistry, start_http_server
 
 from operators.cluster import Cluster
-from operators.handlers import Queue, Watch
+from operators.handlers import Key, Queue, Watch
 from operators.metrics import Metrics
 from operators.reconcile import Reconciler
 from operators.settings import load_settings
 from pyfsb.processes import run_stage_main
+from pyfsb.resources import API_VERSION, KINDS
 
 
 def main() -> int:
@@ -33,18 +34,31 @@ def main() -> int:
     settings = load_settings(arguments.settings)
     prometheus = CollectorRegistry()
     metrics = Metrics(prometheus)
+    cluster = Cluster()
     reconciler = Reconciler(
-        cluster=Cluster(), settings=settings, metrics=metrics, clock=lambda: datetime.now(UTC)
+        cluster=cluster, settings=settings, metrics=metrics, clock=lambda: datetime.now(UTC)
     )
     if arguments.metrics_port:
         start_http_server(arguments.metrics_port, registry=prometheus)
     registry = kopf.OperatorRegistry()
-    Watch(lambda: Queue(reconciler.reconcile, metrics)).register(registry)
+    namespaces = settings.namespaces
+
+    def list_names() -> set[Key]:
+        return {
+            (kind.kind, *name)
+            for kind in KINDS
+            for name in cluster.list_names(API_VERSION, kind.kind, namespaces)
+        }
+
+    watch = Watch(
+        lambda: Queue(reconciler.reconcile, metrics, list_names), is_clusterwide=not namespaces
+    )
+    watch.register(registry)
     asyncio.run(
         kopf.operator(
             registry=registry,
-            namespaces=list(settings.namespaces),
-            clusterwide=not settings.namespaces,
+            namespaces=list(namespaces),
+            clusterwide=not namespaces,
             liveness_endpoint=arguments.liveness,
             standalone=True,
         )

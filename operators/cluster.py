@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -65,6 +65,26 @@ class Cluster:
                     return None
                 raise
             return found
+
+    def list_names(
+        self, api_version: str, kind: str, namespaces: Sequence[str]
+    ) -> list[tuple[str, str]]:
+        """Return namespace and name of every object of a kind.
+
+        Args:
+            api_version: Group and version.
+            kind: Its kind.
+            namespaces: Where to look; none means everywhere.
+        """
+        found: list[tuple[str, str]] = []
+        with _explained(f"list every {kind}"):
+            for namespace in namespaces or (None,):
+                listed = self._of(api_version, kind).get(
+                    namespace=namespace, _request_timeout=_TIMEOUT_SECONDS
+                )
+                items = (item.metadata for item in listed.items)
+                found += [(metadata.namespace, metadata.name) for metadata in items]
+        return found
 
     def list_pods(self, namespace: str, label: str, value: str) -> list[client.V1Pod]:
         """Return the pods that have a label."""

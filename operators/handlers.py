@@ -2,8 +2,10 @@
 """kopf's events → a queue of names → the reconciler.
 
 Only low-level event handlers are used: no finalizers, no annotations, no state in kopf. Each event
-of a custom resource, its job or its pods puts the resource's name into the queue once; a timer puts
-every known name there again, so that nothing depends on an event having come.
+of a custom resource, its job or its pods puts the resource's name into the queue once; a sweep puts
+every name that the API server lists there again, so that nothing depends on an event having come.
+What a sweep lists twice and no watch has told of means a watch that went stale: then the liveness
+probe fails.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ Key = tuple[str, str, str]
 """Kind, namespace and name."""
 _GANG_KINDS: Final = tuple(kind.kind for kind in KINDS if issubclass(kind.spec, GangSpec))
 RESYNC_SECONDS: Final = 20.0
+_STALE_SWEEPS: Final = 6
+"""Sweeps that may be missing, for an API server that is slow, before the probe fails."""
 _NUM_WORKERS: Final = 8
 _BACKOFF_SECONDS: Final = (1.0, 2.0, 5.0, 15.0, 30.0)
 _ENDED: Final = (Phase.SUCCEEDED, Phase.FAILED, Phase.INVALID)
@@ -46,11 +50,19 @@ class Queue:
     """Names to look at, each at most once at a time and never by two workers."""
 
     def __init__(
-        self, reconcile: Callable[[str, str, str], Phase | None], metrics: Metrics
+        self,
+        reconcile: Callable[[str, str, str], Phase | None],
+        metrics: Metrics,
+        list_names: Callable[[], set[Key]] = set,
     ) -> None:
-        """Keep what looks at a name."""
+        """Keep what looks at a name, and what lists every name there is."""
         self._reconcile = reconcile
         self._metrics = metrics
+        self._list_names = list_names
+        self._listed: set[Key] = set()
+        self._heard: set[Key] = set()
+        self.missed: set[Key] = set()
+        """Names that two sweeps found and no watch told of."""
         self._queue: asyncio.Queue[Key] = asyncio.Queue()
         self._waiting: set[Key] = set()
         self._busy: set[Key] = set()
@@ -69,9 +81,15 @@ class Queue:
             self._queue.put_nowait(key)
         self._metrics.depth.set(self._queue.qsize())
 
+    def hear(self, key: Key) -> None:
+        """Ask for a look at what a watch told of."""
+        self._heard.add(key)
+        self.put(key)
+
     def forget(self, key: Key) -> None:
         """Drop a name whose resource is gone."""
         self.known.discard(key)
+        self._heard.discard(key)
         self._failures.pop(key, None)
         self._metrics.note_phase(key, None)
 
@@ -90,12 +108,23 @@ class Queue:
                     self.put(key)
 
     async def sweep(self) -> None:
-        """Put every known name into the queue now and then."""
+        """Put every name there is into the queue now and then."""
         while True:
             await asyncio.sleep(RESYNC_SECONDS)
-            self.last_sweep = time.monotonic()
-            for key in tuple(self.known):
-                self.put(key)
+            await self.sweep_once()
+
+    async def sweep_once(self) -> None:
+        """Put every known or listed name into the queue, and note what no watch told of."""
+        listed: set[Key] = set()
+        try:
+            listed = await asyncio.to_thread(self._list_names)
+        except FsbError as exc:
+            _log.warning("cannot list the resources: %s", exc)
+        self.missed = (listed & self._listed) - self._heard
+        self._listed = listed
+        self.last_sweep = time.monotonic()
+        for key in tuple(self.known | listed):
+            self.put(key)
 
     async def _look(self, key: Key) -> None:
         started = time.monotonic()
@@ -135,9 +164,16 @@ def login(**context: Any) -> kopf.ConnectionInfo | None:
 class Watch:
     """kopf's side: starts and stops the workers, and turns events into names."""
 
-    def __init__(self, make_queue: Callable[[], Queue]) -> None:
-        """Keep what makes the queue, once kopf's loop runs."""
+    def __init__(self, make_queue: Callable[[], Queue], *, is_clusterwide: bool = True) -> None:
+        """Keep what makes the queue, once kopf's loop runs.
+
+        Args:
+            make_queue: Called once.
+            is_clusterwide: False: namespaces and definitions that come and go are not followed,
+                which would take rights that the operator of a few namespaces does not have.
+        """
         self._make_queue = make_queue
+        self._is_clusterwide = is_clusterwide
         self._queue: Queue | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -146,7 +182,7 @@ class Watch:
         kopf.on.login(registry=registry)(login)
         kopf.on.startup(registry=registry)(self.start)
         kopf.on.cleanup(registry=registry)(self.stop)
-        kopf.on.probe(id="sweep_seconds_ago", registry=registry)(self.sweep_age)
+        kopf.on.probe(id="sweep_seconds_ago", registry=registry)(self.check)
         for kind in KINDS:
             handle = functools.partial(self.on_resource, kind.kind)
             kopf.on.event(GROUP, VERSION, kind.plural, id=kind.plural, registry=registry)(handle)
@@ -163,6 +199,7 @@ class Watch:
         settings.watching.client_timeout = 300
         settings.watching.inactivity_timeout = 70
         settings.networking.request_timeout = 30
+        settings.scanning.disabled = not self._is_clusterwide
         queue = self._queue = self._make_queue()
         self._tasks += [asyncio.create_task(queue.work()) for _ in range(_NUM_WORKERS)]
         self._tasks.append(asyncio.create_task(queue.sweep()))
@@ -173,9 +210,19 @@ class Watch:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def sweep_age(self, **_: Any) -> float:
-        """Say how long ago every name was last put into the queue."""
-        return time.monotonic() - self._queue.last_sweep if self._queue else 0.0
+    async def check(self, **_: Any) -> float:
+        """Say how long ago every name was last put into the queue.
+
+        Raises:
+            PermanentError: Too long ago, or a watch went stale; the probe fails.
+        """
+        assert self._queue
+        age = time.monotonic() - self._queue.last_sweep
+        if age > _STALE_SWEEPS * RESYNC_SECONDS:
+            raise kopf.PermanentError(f"no sweep for {age:.0f} s")
+        if self._queue.missed:
+            raise kopf.PermanentError(f"no watch told of {sorted(self._queue.missed)[:3]}")
+        return age
 
     async def on_resource(
         self, kind: str, *, namespace: Any, name: Any, type: Any, status: Any, **_: Any
@@ -185,7 +232,7 @@ class Watch:
         if type == "DELETED":
             self._queue.forget((kind, namespace, name))
         else:
-            self._queue.put((kind, namespace, name))
+            self._queue.hear((kind, namespace, name))
         # What is served may wait for it; steps of an evaluation that goes on wake nobody.
         if kind == "Evaluation" and status.get("phase") in _ENDED:
             for other in tuple(self._queue.known):

@@ -261,7 +261,7 @@ class ServingRecord(BaseRecord):
     endpoint: str
     """URL of the V2 inference call."""
     model_name: str
-    """Name of the model in the URL."""
+    """Name of the model: its task's; on one machine also its name in the URL."""
     task: str
     """Task it was trained for."""
     runner: str

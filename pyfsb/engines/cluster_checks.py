@@ -17,7 +17,7 @@ from pyfsb.resources import API_VERSION, GROUP, KINDS
 from pyfsb.schema import Json, parse_yaml_mapping
 
 _CHART_LABELS: Final = "app.kubernetes.io/name=fengshenbang,app.kubernetes.io/component=operator"
-_OLDEST_MINOR: Final = 31
+_OLDEST_MINOR: Final = 34
 _INSTALL: Final = "install the chart: helm install fengshenbang charts/fengshenbang"
 _PSS: Final = "pod-security.kubernetes.io/enforce"
 _DEFAULT_CLASS: Final = "storageclass.kubernetes.io/is-default-class"

@@ -31,6 +31,7 @@ TEAMS = ("fsb-e2e-a", "fsb-e2e-b")
 BUCKET = "s3://fengshenbang"
 CHART = ROOT / "charts/fengshenbang"
 FOREIGN = Path(__file__).parent / "foreign-crds.yaml"
+DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 VOLUME = Path(__file__).parent / "volume.yaml"
 FILES = (
     "rawcorpus/cluecorpussmall_sample.jsonl.gz", "clue/tnews_resplit/labelled_8000.json",
@@ -62,7 +63,7 @@ class Platform:
         path.write_text(yaml.safe_dump(self.values))
         self.kube.run_helm(
             "upgrade", "--install", RELEASE, str(chart), "-n", HOME, "--create-namespace",
-            "-f", str(path), "--wait", "--timeout", "5m",
+            "-f", str(path), "--wait", "--timeout", "2m",
         )  # fmt: skip
 
 
@@ -78,9 +79,10 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def storage_class(kube: Kube) -> str | None:
-    """None where the cluster has a storage class, else one of our own with one local volume."""
-    if json.loads(kube("get", "storageclass", "-o", "json"))["items"]:
-        return None
+    """None where the cluster has a default one, else one of our own with one local volume."""
+    for item in json.loads(kube("get", "storageclass", "-o", "json"))["items"]:
+        if DEFAULT_CLASS in item["metadata"].get("annotations", {}):
+            return None
     node = kube("get", "nodes", "-o", "jsonpath={.items[0].metadata.name}")
     for manifest in yaml.safe_load_all(
         VOLUME.read_text().replace("NODE", node).replace("ID", uuid.uuid4().hex[:8])

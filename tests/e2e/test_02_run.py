@@ -146,7 +146,7 @@ def test_the_same_command_finds_its_work_done(platform: Platform, workdir: Path)
 def test_the_leaderboard_shows_it(platform: Platform) -> None:
     import urllib.request
 
-    with platform.kube.forward(HOME, "svc/fengshenbang-leaderboard", 8080) as port:
+    with platform.kube.forward(HOME, "svc/fengshenbang-leaderboard", 80) as port:
 
         def look() -> bool:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:

@@ -4,7 +4,6 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import kopf
@@ -109,10 +108,7 @@ def test_a_part_wakes_only_what_is_known() -> None:
     watch = Watch(lambda: Queue(looks, Metrics(CollectorRegistry())))
 
     async def go() -> float:
-        settings: Any = SimpleNamespace(
-            posting=SimpleNamespace(), watching=SimpleNamespace(), networking=SimpleNamespace()
-        )
-        await watch.start(settings)
+        await watch.start(kopf.OperatorSettings())
         await watch.on_part(
             GANGS, RUN_LABEL, name="pod", namespace="team", labels={"fengshenbang.io/run": "a"}
         )
@@ -132,7 +128,7 @@ def test_a_part_wakes_only_what_is_known() -> None:
             GANGS, RUN_LABEL, name="pod", namespace="team", labels={"fengshenbang.io/run": "a"}
         )
         await asyncio.sleep(0.1)
-        age = await watch.sweep_age()
+        age = await watch.check()
         await watch.stop()
         return age
 
@@ -145,10 +141,7 @@ def test_an_evaluation_that_ended_wakes_what_may_serve_it() -> None:
     watch = Watch(lambda: Queue(looks, Metrics(CollectorRegistry())))
 
     async def go() -> None:
-        settings: Any = SimpleNamespace(
-            posting=SimpleNamespace(), watching=SimpleNamespace(), networking=SimpleNamespace()
-        )
-        await watch.start(settings)
+        await watch.start(kopf.OperatorSettings())
         for namespace in ("team", "other"):
             await watch.on_resource(
                 "ServedModel", namespace=namespace, name=f"s-{namespace}", status={}, type="ADDED"
@@ -192,3 +185,47 @@ def test_every_kind_and_part_is_watched() -> None:
     watched = {str(handler.selector) for handler in registry._watching.get_all_handlers()}
     for plural in ("datapreparations", "servedmodels", "pytorchjobs", "inferenceservices", "pods"):
         assert any(plural in selector for selector in watched), plural
+
+
+def test_a_sweep_finds_what_no_watch_told_of_and_the_probe_fails() -> None:
+    looks = Looks()
+    there = {A}
+    watch = Watch(lambda: Queue(looks, Metrics(CollectorRegistry()), lambda: set(there)))
+
+    async def go() -> None:
+        await watch.start(kopf.OperatorSettings())
+        queue = watch._queue
+        assert queue
+        await watch.on_resource("TrainingRun", namespace="team", name="a", status={}, type="ADDED")
+        for _ in range(2):
+            await queue.sweep_once()
+            await watch.check()
+        there.add(B)
+        await queue.sweep_once()
+        await asyncio.sleep(0.1)
+        assert "b" in looks.names, "it is looked at all the same"
+        await watch.check()
+        await queue.sweep_once()
+        with pytest.raises(kopf.PermanentError, match="no watch told of"):
+            await watch.check()
+        await watch.on_resource("TrainingRun", namespace="team", name="b", status={}, type="ADDED")
+        await queue.sweep_once()
+        await watch.check()
+        queue.last_sweep -= 1000
+        with pytest.raises(kopf.PermanentError, match="no sweep for"):
+            await watch.check()
+        await watch.stop()
+
+    asyncio.run(go())
+
+
+def test_an_operator_of_a_few_namespaces_follows_no_definitions() -> None:
+    settings = kopf.OperatorSettings()
+    watch = Watch(lambda: Queue(Looks(), Metrics(CollectorRegistry())), is_clusterwide=False)
+
+    async def go() -> None:
+        await watch.start(settings)
+        await watch.stop()
+
+    asyncio.run(go())
+    assert settings.scanning.disabled
