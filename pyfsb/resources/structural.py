@@ -89,4 +89,6 @@ def _convert_options(
     if has_defaults and value.get("default") is not None:
         default = {"default": value["default"]}
     is_nullable = {"nullable": True} if len(others) < len(options) else {}
+    if is_nullable and "enum" in inner:  # null must be among the values, too
+        inner = {**inner, "enum": [*inner["enum"], None]}
     return inner | described | default | is_nullable

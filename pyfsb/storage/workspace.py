@@ -4,17 +4,21 @@
 For a folder on disk the workspace is that folder. For an `s3://` prefix it is a mirror below
 `FSB_CACHE` (default `~/.cache/fsb`): `pull` brings what is missing, `push` sends what was written.
 The mirror remembers which version of an object each file is, so a changed one is read again.
-Every stage opens one on its output; nothing else maps URIs to paths.
+Processes of one machine share a mirror and take turns with it: the first one brings a file, the
+others find it. Every stage opens one on its output; nothing else maps URIs to paths.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+
+from filelock import FileLock
 
 from pyfsb import storage
 
@@ -53,9 +57,11 @@ class Workspace:
             The local folder.
         """
         if self.is_mirror:
-            for folder in folders or ("",):
-                base = storage.join(self.uri, folder) if folder else self.uri
-                self._fetch({f"{folder}/{f.path}".lstrip("/"): f for f in storage.list_files(base)})
+            with self._turn():
+                for folder in folders or ("",):
+                    base = storage.join(self.uri, folder) if folder else self.uri
+                    found = storage.list_files(base)
+                    self._fetch({f"{folder}/{file.path}".lstrip("/"): file for file in found})
         return self.path
 
     def pull_exactly(self, folder: str) -> Path:
@@ -65,18 +71,26 @@ class Workspace:
             The local sub-folder.
         """
         if self.is_mirror:
-            files = storage.list_files(storage.join(self.uri, folder))
-            names = {f"{folder}/{file.path}" for file in files}
-            for path in (self.path / folder).rglob("*"):
-                if path.is_file() and path.relative_to(self.path).as_posix() not in names:
-                    path.unlink(missing_ok=True)
-            self._fetch({f"{folder}/{file.path}": file for file in files})
+            with self._turn():
+                files = storage.list_files(storage.join(self.uri, folder))
+                names = {f"{folder}/{file.path}" for file in files}
+                for path in (self.path / folder).rglob("*"):
+                    if path.is_file() and path.relative_to(self.path).as_posix() not in names:
+                        path.unlink(missing_ok=True)
+                self._fetch({f"{folder}/{file.path}": file for file in files})
         return self.path / folder
 
     def pull_file(self, name: str) -> None:
         """Bring one file of the folder; nothing happens when the store has none."""
         if self.is_mirror and storage.exists(storage.join(self.uri, name)):
             storage.download(storage.join(self.uri, name), self.path / name)
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Let no other process of this machine touch the mirror for the length of the block."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.path.with_suffix(".lock")):
+            yield
 
     def _fetch(self, files: Mapping[str, storage.StoredFile]) -> None:
         versions = self._read_versions()
@@ -98,17 +112,18 @@ class Workspace:
         """Send local files, or every file below local folders, in the order given."""
         if not self.is_mirror:
             return
-        versions = self._read_versions()
-        for path in paths:
-            files = sorted(path.rglob("*")) if path.is_dir() else [path]
-            for file in files:
-                if file.is_file():
-                    name = file.relative_to(self.path).as_posix()
-                    storage.upload(file, storage.join(self.uri, name))
-                    # Noted, so that what was just sent is not read back.
-                    version = storage.version(storage.join(self.uri, name))
-                    versions[name] = _describe(version, file)
-        storage.write_text(str(self.path / _VERSIONS_NAME), json.dumps(versions))
+        with self._turn():
+            versions = self._read_versions()
+            for path in paths:
+                files = sorted(path.rglob("*")) if path.is_dir() else [path]
+                for file in files:
+                    if file.is_file():
+                        name = file.relative_to(self.path).as_posix()
+                        storage.upload(file, storage.join(self.uri, name))
+                        # Noted, so that what was just sent is not read back.
+                        version = storage.version(storage.join(self.uri, name))
+                        versions[name] = _describe(version, file)
+            storage.write_text(str(self.path / _VERSIONS_NAME), json.dumps(versions))
 
     def remove(self, folder: str) -> None:
         """Delete a sub-folder here and there; what marks it complete goes first (`*.json`)."""

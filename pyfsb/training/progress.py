@@ -35,9 +35,9 @@ _TIMEOUT_SECONDS: Final = 5.0
 _NUM_RECENT_STEPS: Final = 50
 _FLOPS_PER_PARAMETER: Final = 6
 _PEAK_TFLOPS: Final = {
-    "b200": 2250, "h200": 989, "h100 pcie": 756, "h100 nvl": 835, "h100": 989, "h800": 989, "h20": 148,
-    "a100": 312, "a800": 312, "a40": 150, "a30": 165, "a10": 125, "l40s": 362, "l40": 181, "l4": 121,
-    "v100": 125, "t4": 65,
+    "b200": 2250, "h200": 989, "h100 pcie": 756, "h100 nvl": 835, "h100": 989, "h800": 989,
+    "h20": 148, "a100": 312, "a800": 312, "a40": 150, "a30": 165, "a10": 125, "l40s": 362,
+    "l40": 181, "l4": 121, "v100": 125, "t4": 65,
 }  # fmt: skip
 """Dense 16-bit TFLOP/s by a part of the device's name, the longer names first.
 

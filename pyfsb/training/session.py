@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from pyfsb import records
 from pyfsb.config import BatchSpec, Family, OptimizerSpec, ParallelismSpec
 from pyfsb.data.vocabulary import vocabulary_digest
-from pyfsb.errors import CheckpointError
+from pyfsb.errors import CheckpointError, StorageError
 from pyfsb.models.heads import LOSSES
 from pyfsb.models.loading import count_parameters, read_pieces
 from pyfsb.processes import StopRequest
@@ -111,7 +111,7 @@ def train_to_end(session: Session, group: ProcessGroup, stop: StopRequest) -> Tr
         keep_last=session.keep_last,
     )
     work = _measure(session, group)  # before ZeRO-3 takes the parameters apart
-    state, engine = _start(session, store)
+    state, engine = _start(session, store, group)
     if group.is_first:
         session.workspace.pull_file(METRICS_NAME)
     settings = LoopSettings(
@@ -196,10 +196,23 @@ def _measure(session: Session, group: ProcessGroup) -> Work:
     )
 
 
-def _start(session: Session, store: CheckpointStore) -> tuple[TrainState, Engine]:
-    """Return the state to go on from and an engine that stands there."""
+def _start(
+    session: Session, store: CheckpointStore, group: ProcessGroup
+) -> tuple[TrainState, Engine]:
+    """Return the state to go on from and an engine that stands there.
+
+    Raises:
+        CheckpointError: The saved state is of other settings or data.
+        StorageError: The processes do not see the same newest state; another try may.
+    """
     module: nn.Module = LOSSES[session.family](session.model)
     restored = store.load_latest()
+    steps = group.gather(restored.state.step if restored else 0)
+    if len(set(steps)) > 1:
+        raise StorageError(
+            f"{session.workspace.uri}: ranks 0 to {group.size - 1} found saved states of steps "
+            f"{steps}; all must continue from the same one"
+        )
     if restored is None:
         return TrainState(), Engine(module, session.optimizer, session.parallelism)
     unknown = module.load_state_dict(dict(restored.weights), strict=False).unexpected_keys

@@ -141,7 +141,7 @@ def test_the_api_server_refuses_a_wrong_spec(
 
 WRONG: list[tuple[str, dict[str, Any], dict[str, Any], str, str]] = [
     ("model", {}, {"model": {"name": "Erlangshen-MegatronBert-13B"}}, "Invalid", "did you mean"),
-    ("pool", {"pool": "a1000"}, {}, "Invalid", "node pool 'a1000'"),
+    ("pool", {"pool": "a1000"}, {}, "Invalid", "unknown node pool"),
     ("image", {"image": "localhost/nowhere:1"}, {}, "Blocked", "localhost/nowhere:1"),
     ("room", {"resources": {"memory": "900Gi"}}, {}, "Blocked", "Insufficient memory"),
     ("data", {}, {}, "Failed", "/data/corpus"),

@@ -282,6 +282,7 @@ def test_byte_code_is_bound_to_no_time(layer: ModuleType, tmp_path: Path) -> Non
         (["trian"], {}, "no stage trian; expected all or one of: operator data train eval serving"),
         (["train"], {"VARIANT": "tpu"}, "VARIANT=tpu; expected cpu or gpu"),
         (["train"], {"BUILDER": "kaniko"}, "BUILDER=kaniko; expected docker or buildah"),
+        (["train"], {"ARCHIVE_FORMAT": "zip"}, "ARCHIVE_FORMAT=zip; expected oci-archive or"),
     ],
 )
 def test_the_script_says_what_it_takes(
@@ -353,7 +354,7 @@ def test_an_archive_is_written_again_only_for_another_image(tmp_path: Path) -> N
     assert saved() == 1
     assert saved() == 0
     note = tmp_path / "archives/operator.tar.image"
-    note.write_text("p/operator:t sha256:0\n")
+    note.write_text("oci-archive p/operator:t sha256:0\n")
     assert saved() == 1
     assert "sha256:1" in note.read_text()
     (tmp_path / "archives/operator.tar").unlink()
