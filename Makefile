@@ -12,7 +12,7 @@ DEMO_ON_DATA = $(if $(DATA),--set data.root=$(DATA) --set output=runs/demo-data 
 .PHONY: help setup demo test e2e image check lint types arch generate verify-generated golden bench clean
 
 help: ## list the doors
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/' | sort
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/' | sort
 
 setup: $(STAMP) ## make .venv with everything (2 to 4 minutes on a fresh machine)
 

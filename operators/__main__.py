@@ -43,15 +43,15 @@ def main() -> int:
     registry = kopf.OperatorRegistry()
     namespaces = settings.namespaces
 
-    def list_names() -> set[Key]:
+    def list_phases() -> dict[Key, str | None]:
         return {
-            (kind.kind, *name)
+            (kind.kind, *name): phase
             for kind in KINDS
-            for name in cluster.list_names(API_VERSION, kind.kind, namespaces)
+            for name, phase in cluster.list_phases(API_VERSION, kind.kind, namespaces).items()
         }
 
     watch = Watch(
-        lambda: Queue(reconciler.reconcile, metrics, list_names), is_clusterwide=not namespaces
+        lambda: Queue(reconciler.reconcile, metrics, list_phases), is_clusterwide=not namespaces
     )
     watch.register(registry)
     asyncio.run(

@@ -8,6 +8,7 @@ patch; a wish that is already fulfilled writes nothing. Errors of the API become
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ import urllib3
 from kubernetes import client, config, dynamic
 from kubernetes.client.exceptions import ApiException
 
-from pyfsb.errors import ClusterError, ConfigError
+from pyfsb.errors import ClusterError, ConfigError, NotReadyError
 from pyfsb.resources import API_VERSION
 from pyfsb.schema import Json
 
@@ -25,6 +26,8 @@ FIELD_MANAGER: Final = "fengshenbang-operator"
 _TIMEOUT_SECONDS: Final = 20
 _UNKNOWN_FIELD: Final = "field not declared in schema"
 """A server-side apply with a field that the CRD does not know is answered with 500."""
+_WEBHOOK_AWAY: Final = "failed calling webhook"
+"""What is answered, with 500 too, while whoever provides a kind does not answer himself."""
 _REFUSALS: Final = (400, 403, 422)
 """Answers that another try does not change by itself: invalid, forbidden, out of quota."""
 _log = logging.getLogger(__name__)
@@ -66,24 +69,27 @@ class Cluster:
                 raise
             return found
 
-    def list_names(
+    def list_phases(
         self, api_version: str, kind: str, namespaces: Sequence[str]
-    ) -> list[tuple[str, str]]:
-        """Return namespace and name of every object of a kind.
+    ) -> dict[tuple[str, str], str | None]:
+        """Return the phase in the status of every object of a kind, by namespace and name.
 
         Args:
             api_version: Group and version.
             kind: Its kind.
             namespaces: Where to look; none means everywhere.
         """
-        found: list[tuple[str, str]] = []
+        found: dict[tuple[str, str], str | None] = {}
         with _explained(f"list every {kind}"):
             for namespace in namespaces or (None,):
-                listed = self._of(api_version, kind).get(
-                    namespace=namespace, _request_timeout=_TIMEOUT_SECONDS
+                # Read as it is: making objects of thousands of run specs takes seconds.
+                answer = self._of(api_version, kind).get(
+                    namespace=namespace, serialize=False, _request_timeout=_TIMEOUT_SECONDS
                 )
-                items = (item.metadata for item in listed.items)
-                found += [(metadata.namespace, metadata.name) for metadata in items]
+                for item in json.loads(answer.data)["items"]:
+                    metadata = item["metadata"]
+                    phase = (item.get("status") or {}).get("phase")
+                    found[metadata["namespace"], metadata["name"]] = phase
         return found
 
     def list_pods(self, namespace: str, label: str, value: str) -> list[client.V1Pod]:
@@ -93,6 +99,33 @@ class Cluster:
                 namespace, label_selector=f"{label}={value}", _request_timeout=_TIMEOUT_SECONDS
             ).items
             return pods
+
+    def list_events(
+        self, namespace: str, *, uid: str | None = None, reason: str | None = None
+    ) -> list[client.CoreV1Event]:
+        """Return the events about an object, or those with a reason, oldest first."""
+        wanted = {"involvedObject.uid": uid, "reason": reason}
+        selector = ",".join(f"{key}={value}" for key, value in wanted.items() if value)
+        with _explained(f"list events of {namespace}"):
+            events: list[client.CoreV1Event] = self._core.list_namespaced_event(
+                namespace, field_selector=selector, _request_timeout=_TIMEOUT_SECONDS
+            ).items
+            return sorted(events, key=event_time)
+
+    def review_token(self, token: str, audience: str) -> Json:
+        """Return the status of a TokenReview: whose a token is."""
+        api_version, kind = "authentication.k8s.io/v1", "TokenReview"
+        body = {
+            "apiVersion": api_version, "kind": kind,
+            "spec": {"token": token, "audiences": [audience]},
+        }  # fmt: skip
+        with _explained("review a token"):
+            found: Json = (
+                self._of(api_version, kind)
+                .create(body=body, _request_timeout=_TIMEOUT_SECONDS)
+                .to_dict()
+            )
+            return found.get("status") or {}
 
     def apply(self, manifest: Json, owner: Json) -> Json:
         """Apply a manifest, owned by a custom resource and gone with it.
@@ -187,6 +220,35 @@ def is_owned_by(manifest: Json, owner: Json) -> bool:
     return any(reference["uid"] == owner["metadata"]["uid"] for reference in owners)
 
 
+def check_owner(found: Json | None, owner: Json) -> None:
+    """Check that an object with our name is ours.
+
+    Raises:
+        NotReadyError: It belongs to a deleted resource of the same name, and goes after it.
+        ConfigError: It is somebody else's.
+    """
+    if found is None or is_owned_by(found, owner):
+        return
+    what = f"{found['kind']} {found['metadata']['name']}"
+    owners = found["metadata"].get("ownerReferences") or []
+    if any(
+        (reference.get("kind"), reference.get("name")) == (owner["kind"], owner["metadata"]["name"])
+        for reference in owners
+    ):
+        raise NotReadyError(f"the {what} of the deleted {owner['kind']} is not gone yet")
+    article = "an" if what[0] in "AEIOU" else "a"
+    raise ConfigError(f"{article} {what} of somebody else is in the way; use another name")
+
+
+def event_time(event: client.CoreV1Event) -> datetime:
+    """Return when an event happened last; which field says so depends on who recorded it."""
+    series = event.series.last_observed_time if event.series else None
+    moments = (
+        series, event.last_timestamp, event.event_time, event.metadata.creation_timestamp,
+    )  # fmt: skip
+    return next((moment for moment in moments if moment), datetime.min.replace(tzinfo=UTC))
+
+
 def _connect() -> client.ApiClient:
     try:
         config.load_incluster_config()
@@ -204,7 +266,9 @@ def _explained(action: str) -> Iterator[None]:
         yield
     except ApiException as exc:
         words = _words(exc)
-        is_refusal = exc.status in _REFUSALS or _UNKNOWN_FIELD in words
+        is_refusal = exc.status in _REFUSALS or any(
+            text in words for text in (_UNKNOWN_FIELD, _WEBHOOK_AWAY)
+        )
         error = RefusedError if is_refusal else ClusterError
         raise error(f"cannot {action}: {exc.status} {exc.reason}: {words}") from None
     except dynamic.exceptions.ResourceNotFoundError:
@@ -215,8 +279,6 @@ def _explained(action: str) -> Iterator[None]:
 
 def _words(exc: ApiException) -> str:
     """Return what the API server says, without headers."""
-    import json
-
     try:
         return str(json.loads(exc.body)["message"])[:500]
     except (ValueError, KeyError, TypeError):

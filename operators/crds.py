@@ -73,6 +73,7 @@ def _version(kind: Kind) -> Json:
                 "type": "object",
                 "description": kind.spec.__doc__,
                 "required": ["spec"],
+                "x-kubernetes-validations": [_name_rule(kind)],
                 "properties": {
                     "apiVersion": {"type": "string"},
                     "kind": {"type": "string"},
@@ -82,6 +83,16 @@ def _version(kind: Kind) -> Json:
                 },
             }
         },
+    }
+
+
+def _name_rule(kind: Kind) -> Json:
+    """Return the rule on a resource's name: its Services' names are DNS-1035 labels."""
+    pattern = f"^[a-z]([-a-z0-9]{{0,{kind.name_length - 2}}}[a-z0-9])?$"
+    return {
+        "rule": f"self.metadata.name.matches('{pattern}')",
+        "message": f"metadata.name: expected {kind.name_length} characters at most, a-z, 0-9 and "
+        "'-', the first one a letter, the last one no '-': pods and services are named after it",
     }
 
 

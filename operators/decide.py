@@ -74,6 +74,16 @@ class Pod:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble:
+    """What keeps pods from being made or started, where only an event tells."""
+
+    reason: str
+    """In Kubernetes' word."""
+    message: str
+    """In a sentence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sight:
     """Everything that was observed."""
 
@@ -84,6 +94,10 @@ class Sight:
     pods: tuple[Pod, ...] = ()
     job_message: str = ""
     """What the job says about its failure."""
+    trouble: Trouble | None = None
+    """What events say about pods that are missing or do not start."""
+    is_outdated: bool = False
+    """The spec was changed since the job was made from it."""
     has_record: bool = False
     """The stage's record is on storage: the work is complete."""
     wants_suspension: bool = False
@@ -131,9 +145,7 @@ def decide(sight: Sight, memory: Memory) -> Decision:
     """
     if memory.phase in (Phase.SUCCEEDED, Phase.FAILED):
         return Decision(job=Wish.AS_IT_IS, memory=memory, reason="Ended", message="")
-    if sight.has_record and sight.job in (
-        JobState.ABSENT, JobState.SUCCEEDED, JobState.FAILED,
-    ):  # fmt: skip
+    if sight.has_record and sight.job in (JobState.SUCCEEDED, JobState.FAILED):
         return _end(memory, Phase.SUCCEEDED, "Complete", "the record is written", job=Wish.AS_IT_IS)
     if sight.stopper_ended:
         return _end(memory, Phase.FAILED, "WorkflowEnded", "the workflow it belongs to has ended")
@@ -149,6 +161,8 @@ def decide(sight: Sight, memory: Memory) -> Decision:
     if sight.job in (JobState.ABSENT, JobState.SUSPENDED):
         return _start(sight, memory)
     if sight.job is JobState.SUCCEEDED:
+        if not sight.pods:  # their node is gone; started again they find the record and say so
+            return _restart(sight, memory, "its pods are gone, and their last word with them")
         text = "the pods ended well, but left no record; see their logs"
         return _end(memory, Phase.FAILED, "NoRecord", text, job=Wish.AS_IT_IS)
     return _look_at_pods(sight, memory)
@@ -205,13 +219,9 @@ def _look_at_pods(sight: Sight, memory: Memory) -> Decision:
     lost = _what_was_lost(sight, memory)
     if lost:
         return _restart(sight, memory, lost)
-    blocked = next((pod for pod in sight.pods if pod.reason in _BLOCKING), None)
-    if blocked:
-        text = f"{blocked.name}: {blocked.reason}: {blocked.message}".rstrip(": ")
-        return Decision(
-            job=Wish.RUNNING, memory=replace(memory, phase=Phase.BLOCKED), reason=blocked.reason,
-            message=text,
-        )  # fmt: skip
+    trouble = _what_blocks(sight)
+    if trouble:
+        return _block(sight, memory, trouble)
     num_running = sum(pod.is_running for pod in sight.pods)
     if num_running < sight.num_pods:
         phase = memory.phase if memory.phase is Phase.RUNNING else Phase.STARTING
@@ -225,6 +235,27 @@ def _look_at_pods(sight: Sight, memory: Memory) -> Decision:
     return Decision(
         job=Wish.RUNNING, memory=running, reason="Running", message=f"{num_running} pods run"
     )
+
+
+def _what_blocks(sight: Sight) -> Trouble | None:
+    """Return what keeps pods from running until somebody does something."""
+    for pod in sight.pods:
+        if pod.reason in _BLOCKING:
+            text = f"{pod.name}: {pod.reason}: {pod.message}".rstrip(": ")
+            return Trouble(reason=pod.reason, message=text)
+    return sight.trouble
+
+
+def _block(sight: Sight, memory: Memory, trouble: Trouble) -> Decision:
+    """Tell what blocks the gang; a spec that was changed meanwhile may be the remedy."""
+    if sight.is_outdated:
+        again = replace(memory, phase=Phase.RESTARTING, pod_uids=())
+        text = f"spec was changed, the pods are made anew; before: {trouble.message}"
+        return Decision(job=Wish.SUSPENDED, memory=again, reason="SpecChanged", message=text)
+    return Decision(
+        job=Wish.RUNNING, memory=replace(memory, phase=Phase.BLOCKED), reason=trouble.reason,
+        message=trouble.message,
+    )  # fmt: skip
 
 
 def _is_permanent(pod: Pod) -> bool:
@@ -272,8 +303,9 @@ def _restart(sight: Sight, memory: Memory, why: str) -> Decision:
         memory, phase=Phase.RESTARTING, restart_times=(*recent, sight.now), pod_uids=(),
         num_restarts=memory.num_restarts + 1,
     )  # fmt: skip
-    # A failed job stays failed whatever is done to it: it is made again.
-    wish = Wish.ABSENT if sight.job is JobState.FAILED else Wish.SUSPENDED
+    # A job that ended stays so whatever is done to it: it is made again.
+    has_ended = sight.job in (JobState.FAILED, JobState.SUCCEEDED)
+    wish = Wish.ABSENT if has_ended else Wish.SUSPENDED
     return Decision(job=wish, memory=again, reason="GangRestart", message=why)
 
 

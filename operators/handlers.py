@@ -14,7 +14,7 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import kopf
@@ -35,6 +35,7 @@ _STALE_SWEEPS: Final = 6
 """Sweeps that may be missing, for an API server that is slow, before the probe fails."""
 _NUM_WORKERS: Final = 8
 _BACKOFF_SECONDS: Final = (1.0, 2.0, 5.0, 15.0, 30.0)
+_GANG_ENDED: Final = (Phase.SUCCEEDED, Phase.FAILED)
 _ENDED: Final = (Phase.SUCCEEDED, Phase.FAILED, Phase.INVALID)
 _PARTS: Final = (
     ("kubeflow.org", "v1", "pytorchjobs", RUN_LABEL, _GANG_KINDS),
@@ -53,12 +54,12 @@ class Queue:
         self,
         reconcile: Callable[[str, str, str], Phase | None],
         metrics: Metrics,
-        list_names: Callable[[], set[Key]] = set,
+        list_phases: Callable[[], Mapping[Key, str | None]] = dict,
     ) -> None:
-        """Keep what looks at a name, and what lists every name there is."""
+        """Keep what looks at a name, and what lists every name there is, with its phase."""
         self._reconcile = reconcile
         self._metrics = metrics
-        self._list_names = list_names
+        self._list_phases = list_phases
         self._listed: set[Key] = set()
         self._heard: set[Key] = set()
         self.missed: set[Key] = set()
@@ -86,10 +87,14 @@ class Queue:
         self._heard.add(key)
         self.put(key)
 
+    def lose(self, key: Key) -> None:
+        """Ask for a last look at what a watch saw go: one in work would bring it back to mind."""
+        self._heard.discard(key)
+        self.put(key)
+
     def forget(self, key: Key) -> None:
         """Drop a name whose resource is gone."""
         self.known.discard(key)
-        self._heard.discard(key)
         self._failures.pop(key, None)
         self._metrics.note_phase(key, None)
 
@@ -114,17 +119,23 @@ class Queue:
             await self.sweep_once()
 
     async def sweep_once(self) -> None:
-        """Put every known or listed name into the queue, and note what no watch told of."""
-        listed: set[Key] = set()
+        """Put every known or listed name into the queue, and note what no watch told of.
+
+        Gangs that have ended need no look: there may be thousands of them.
+        """
+        phases: Mapping[Key, str | None] = {}
         try:
-            listed = await asyncio.to_thread(self._list_names)
+            phases = await asyncio.to_thread(self._list_phases)
+            self._heard &= self.known | phases.keys()
         except FsbError as exc:
             _log.warning("cannot list the resources: %s", exc)
+        listed = set(phases)
         self.missed = (listed & self._listed) - self._heard
         self._listed = listed
         self.last_sweep = time.monotonic()
         for key in tuple(self.known | listed):
-            self.put(key)
+            if not (key[0] in _GANG_KINDS and phases.get(key) in _GANG_ENDED):
+                self.put(key)
 
     async def _look(self, key: Key) -> None:
         started = time.monotonic()
@@ -230,7 +241,7 @@ class Watch:
         """Look at a custom resource that was made, changed or deleted."""
         assert self._queue
         if type == "DELETED":
-            self._queue.forget((kind, namespace, name))
+            self._queue.lose((kind, namespace, name))
         else:
             self._queue.hear((kind, namespace, name))
         # What is served may wait for it; steps of an evaluation that goes on wake nobody.

@@ -100,9 +100,18 @@ def _why_init_failed(pod: client.V1Pod) -> tuple[str, str] | None:
     return None
 
 
-def read_result(pods: list[client.V1Pod]) -> Json | None:
-    """Return what a pod that ended well left in its termination message: the record's summary."""
+def read_result(pods: list[client.V1Pod], job: Json | None) -> Json | None:
+    """Return what a pod that ended well left in its termination message: the record's summary.
+
+    Args:
+        pods: Pods with the gang's label.
+        job: The gang's job. Only its own pods count: those of a deleted resource of the same name
+            may still be there, and speak of other work.
+    """
+    uid = job["metadata"].get("uid") if job else None
     for pod in pods:
+        if not any(owner.uid == uid for owner in pod.metadata.owner_references or ()):
+            continue
         for status in pod.status.container_statuses or ():
             ended = status.state.terminated if status.state else None
             if status.name != CONTAINER or not ended or ended.exit_code != 0:

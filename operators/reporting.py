@@ -90,12 +90,23 @@ class Reporter:
 
 
 def read_status(resource: Json) -> BaseStatus:
-    """Return the status; what an older operator wrote and this one cannot read is forgotten."""
+    """Return the status; fields of another version's operator that cannot be read are left out."""
     kind = _STATUSES[resource["kind"]]
+    found = resource.get("status") or {}
     try:
-        return parse(kind, resource.get("status") or {}, source="status")
+        return parse(kind, found, source="status")
     except FsbError:
-        return kind()
+        return parse(kind, _readable(kind, found), source="status")
+
+
+def _readable(kind: type[BaseStatus], status: Json) -> Json:
+    """Return the fields that can be read: without its phase a run would begin anew."""
+    kept: Json = {}
+    for key, value in status.items():
+        with contextlib.suppress(FsbError):
+            parse(kind, {key: value}, source="status")
+            kept[key] = value
+    return kept
 
 
 def make_condition(

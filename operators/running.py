@@ -6,7 +6,7 @@ Called by `operators.reconcile` with a spec that the API server has accepted.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -14,7 +14,7 @@ from kubernetes import client
 
 from operators.builders.pods import RUN_LABEL, build_spec_map
 from operators.builders.pytorchjob import build_pytorchjob
-from operators.cluster import Cluster, is_owned_by
+from operators.cluster import Cluster, check_owner
 from operators.decide import Decision, Memory, Sight, Wish, decide
 from operators.gang import Gang, plan_gang
 from operators.metrics import Metrics
@@ -30,15 +30,17 @@ from operators.reporting import (
     to_text,
 )
 from operators.settings import OperatorSettings
+from operators.troubles import find_trouble
 from operators.workflows import has_stopper_ended
 from pyfsb import versions
-from pyfsb.errors import ConfigError
 from pyfsb.resources.kinds import GangSpec
 from pyfsb.resources.status import EvaluationStatus, GangStatus, Phase, ScoreStatus
 from pyfsb.schema import Json, parse
 
 _JOB: Final = ("kubeflow.org/v1", "PyTorchJob")
 _ENDED: Final = (Phase.SUCCEEDED, Phase.FAILED)
+GENERATION_ANNOTATION: Final = "fengshenbang.io/generation"
+"""Annotation of a job: generation of the spec that it was made from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,12 +57,11 @@ class GangReconciler:
 
         Raises:
             ConfigError: It cannot be carried out as it stands.
+            NotReadyError: What a deleted resource of the same name left is not gone yet.
             FsbError: The API or the model store failed.
         """
         before = read_status(resource)
         assert isinstance(before, GangStatus)
-        if before.phase in _ENDED:
-            return before.phase
         metadata = resource["metadata"]
         spec, before = self._pin(resource, spec, before)
         gang = plan_gang(
@@ -68,12 +69,9 @@ class GangReconciler:
             spec=spec, settings=self.settings,
         )  # fmt: skip
         job = self.cluster.get(*_JOB, gang.namespace, gang.name)
-        if job and not is_owned_by(job, resource):
-            raise ConfigError(
-                f"a PyTorchJob {gang.name} of somebody else is in the way; use another name"
-            )
+        check_owner(job, resource)
         pods = self.cluster.list_pods(gang.namespace, RUN_LABEL, gang.name)
-        result = read_result(pods)
+        result = read_result(pods, job)
         state, job_message = read_job(job)
         sight = Sight(
             now=self.reporter.clock(),
@@ -81,21 +79,33 @@ class GangReconciler:
             job=state,
             pods=tuple(read_pod(pod) for pod in pods),
             job_message=job_message,
+            is_outdated=_is_outdated(job, metadata["generation"]),
             has_record=result is not None,
             wants_suspension=spec.suspend,
             stopper_ended=has_stopper_ended(self.cluster, spec.stops_with, gang.namespace),
             policy=spec.restart,
             deadline_seconds=spec.deadline_seconds,
         )
-        decision = decide(sight, _read_memory(before))
+        memory = _read_memory(before)
+        trouble = find_trouble(self.cluster, gang.namespace, job, sight, memory)
+        decision = decide(replace(sight, trouble=trouble), memory)
         self._do(decision, resource, gang, job)
-        if decision.memory.num_restarts > (before.restarts or 0):
-            self.metrics.restarts.labels(kind=gang.kind).inc()
         after = _write_status(before, decision, resource, spec, result, sight.now)
+        self._count(gang, before, after, sight.now)
         self.reporter.write(
             resource, before, after, reason=decision.reason, message=decision.message
         )
         return decision.phase
+
+    def _count(self, gang: Gang, before: GangStatus, after: GangStatus, now: datetime) -> None:
+        """Note in the metrics what a look has changed."""
+        if (after.restarts or 0) > (before.restarts or 0):
+            self.metrics.restarts.labels(kind=gang.kind).inc()
+        if after.phase is Phase.FAILED:
+            self.metrics.failures.labels(kind=gang.kind).inc()
+        if self.settings.progress_url:
+            key = (gang.kind, gang.namespace, gang.name)
+            self.metrics.note_silence(key, _silent_seconds(after, now))
 
     def _pin(
         self, resource: Json, spec: GangSpec, before: GangStatus
@@ -129,7 +139,28 @@ class GangReconciler:
                 return
             self.cluster.apply(_spec_map(gang), resource)
             manifest = build_pytorchjob(gang, self.settings, is_suspended=is_suspended)
+            generation = str(resource["metadata"]["generation"])
+            manifest["metadata"]["annotations"] = {GENERATION_ANNOTATION: generation}
             self.cluster.apply(manifest, resource)
+
+
+def _silent_seconds(status: GangStatus, now: datetime) -> float | None:
+    """Return how long a running gang has told nothing; None: it does not run."""
+    if status.phase is not Phase.RUNNING:
+        return None
+    told = [c.last_transition_time for c in status.conditions if c.type == "Running"]
+    if status.progress and status.progress.reported_at:
+        told.append(status.progress.reported_at)
+    last = max(datetime.fromisoformat(text) for text in told)
+    return max(0.0, (now - last).total_seconds())
+
+
+def _is_outdated(job: Json | None, generation: int) -> bool:
+    """Say whether a job was made from another generation of the spec."""
+    noted = ((job or {"metadata": {}})["metadata"].get("annotations") or {}).get(
+        GENERATION_ANNOTATION
+    )
+    return noted not in (None, str(generation))
 
 
 def _spec_map(gang: Gang) -> Json:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from operators.progress.access import ReviewingCluster
+from operators.cluster import Cluster
 from operators.progress.server import ProgressServer
 from operators.settings import load_settings
 from pyfsb.errors import ConfigError
@@ -39,7 +39,7 @@ def main() -> int:
     arguments = parser.parse_args()
     settings = load_settings(arguments.settings)
     context = build_tls(arguments.certificate, arguments.key)
-    cluster = ReviewingCluster()
+    cluster = Cluster()
     asyncio.run(_serve(cluster, settings.progress_audience, arguments, context))
     return 0
 
@@ -64,7 +64,7 @@ def build_tls(certificate: Path | None, key: Path | None) -> ssl.SSLContext | No
 
 
 async def _serve(
-    cluster: ReviewingCluster,
+    cluster: Cluster,
     audience: str,
     arguments: argparse.Namespace,
     context: ssl.SSLContext | None,

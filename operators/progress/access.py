@@ -15,13 +15,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-import urllib3
-from kubernetes.client.exceptions import ApiException
-
 from operators.builders.pods import KIND_LABEL, RUN_LABEL
-from operators.cluster import Cluster
+from operators.gang import STAGES
 from operators.progress.reports import Run
-from pyfsb.errors import ClusterError
 from pyfsb.resources import API_VERSION
 from pyfsb.schema import Json
 
@@ -29,7 +25,6 @@ KEPT_SECONDS: Final = 60.0
 _MAX_KEPT: Final = 4096
 _POD_NAME: Final = "authentication.kubernetes.io/pod-name"
 _POD_UID: Final = "authentication.kubernetes.io/pod-uid"
-_TIMEOUT_SECONDS: Final = 10
 
 
 class RefusedError(Exception):
@@ -52,33 +47,6 @@ class ApiServer(Protocol):
 
     def patch_status(self, kind: str, namespace: str, name: str, status: Json) -> None:
         """Merge into the status of a custom resource."""
-
-
-class ReviewingCluster(Cluster):
-    """A cluster that can also be asked whose a token is."""
-
-    def review_token(self, token: str, audience: str) -> Json:
-        """Return the status of a TokenReview.
-
-        Raises:
-            ClusterError: The API failed.
-        """
-        kind = "TokenReview"
-        body = {
-            "apiVersion": "authentication.k8s.io/v1", "kind": kind,
-            "spec": {"token": token, "audiences": [audience]},
-        }  # fmt: skip
-        try:
-            found: Json = (
-                self._of("authentication.k8s.io/v1", kind)
-                .create(body=body, _request_timeout=_TIMEOUT_SECONDS)
-                .to_dict()
-            )
-        except (ApiException, urllib3.exceptions.HTTPError) as exc:
-            why = getattr(exc, "reason", None) or type(exc).__name__
-            raise ClusterError(f"cannot review a token: {why}") from None
-        status: Json = found.get("status") or {}
-        return status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +125,7 @@ class Doorkeeper:
             raise RefusedError(403, "the token's pod is gone")
         labels = pod["metadata"].get("labels") or {}
         kind, name = labels.get(KIND_LABEL, ""), labels.get(RUN_LABEL, "")
-        if not kind or not name:
+        if kind not in STAGES or not name:
             raise RefusedError(403, "the token's pod belongs to no run")
         if self._cluster.get(API_VERSION, kind, namespace, name) is None:
             raise RefusedError(404, f"there is no {kind} {namespace}/{name}")

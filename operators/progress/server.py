@@ -142,9 +142,12 @@ class ProgressServer:
             await asyncio.sleep(_TICK_SECONDS)
             now = self._clock()
             self.board.forget_silent(now=now)
+            self._last_tick = now
             for run in self.board.due(now=now):
                 await self._write_quietly(run)
-            self._last_tick = self._clock()
+                # While the API server is away each write takes its whole time-out; that is no
+                # reason to end this process, which could not even start again without it.
+                self._last_tick = self._clock()
 
     async def _write_meanwhile(self, _app: web.Application) -> AsyncIterator[None]:
         """Write late reports while the server runs, and the last ones when it ends."""

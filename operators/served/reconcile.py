@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from operators.builders.inferenceservice import SERVICE_LABEL, build_inference_service
-from operators.cluster import Cluster, is_owned_by
+from operators.cluster import Cluster, check_owner
 from operators.quantities import to_number
 from operators.references import resolve_reference
 from operators.reporting import Reporter, make_condition, merge_conditions, read_status
@@ -45,15 +45,13 @@ class ServedReconciler:
 
         Raises:
             ConfigError: It cannot be carried out as it stands.
+            NotReadyError: What a deleted resource of the same name left is not gone yet.
             FsbError: The API or the model store failed.
         """
         name, namespace = resource["metadata"]["name"], resource["metadata"]["namespace"]
         asked, asked_gate = self._ask(spec)
         found = self.cluster.get(*_SERVICE, namespace, name)
-        if found and not is_owned_by(found, resource):
-            raise ConfigError(
-                f"an InferenceService {name} of somebody else is in the way; use another name"
-            )
+        check_owner(found, resource)
         pods = self.cluster.list_pods(namespace, SERVICE_LABEL, name) if found else []
         copies = read_copies(pods)
         decision = decide(

@@ -59,6 +59,16 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
     make_console().print(table)
 
 
+def print_rows(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print narrow columns without lines between them; all but the last keep their words whole."""
+    table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for number, name in enumerate(header):
+        table.add_column(name, overflow="fold", no_wrap=number + 1 < len(header))
+    for row in rows:
+        table.add_row(*row)
+    make_console().print(table)
+
+
 def make_console() -> Console:
     """Return a console on stdout that neither guesses markup nor cuts lines in files."""
     width = None if sys.stdout.isatty() else 180

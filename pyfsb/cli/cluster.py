@@ -11,7 +11,14 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final
 
-from pyfsb.cli.arguments import Commands, add_output, print_json, print_table, print_text
+from pyfsb.cli.arguments import (
+    Commands,
+    add_output,
+    print_json,
+    print_rows,
+    print_table,
+    print_text,
+)
 from pyfsb.engines.cluster_client import ClusterClient, connect, known_names, resource_path
 from pyfsb.engines.cluster_following import View, patiently, read_view
 from pyfsb.engines.cluster_logs import LogTail
@@ -28,9 +35,9 @@ from pyfsb.schema import Json, to_yaml
 _LOG_SECONDS: Final = 1.0
 _BAD: Final = (Phase.INVALID, Phase.BLOCKED, Phase.RESTARTING, Phase.FAILED, Phase.SUSPENDED)
 _ENDED: Final = (Phase.SUCCEEDED, Phase.FAILED)
+_WHILE_RUNNING: Final = ("eta", "eta_seconds", "tokens_per_second")
 _HEADER: Final = (
-    "kind", "name", "phase", "model", "step", "loss", "tokens/s", "ETA", "gate", "restarts", "age",
-    "message",
+    "name", "phase", "step", "loss", "tokens/s", "ETA", "gate", "restarts", "age", "model",
 )  # fmt: skip
 
 
@@ -160,6 +167,8 @@ def describe(resource: Json) -> Json:
     told = view.to_json()
     if view.phase not in _BAD:
         told.pop("message", None)
+    if view.phase is not Phase.RUNNING:  # of what it was doing when it stopped
+        told = {key: value for key, value in told.items() if key not in _WHILE_RUNNING}
     told["age_seconds"] = _age_seconds(resource)
     if isinstance(status, GangStatus | ServedModelStatus):
         told["model"] = status.model
@@ -171,19 +180,25 @@ def describe(resource: Json) -> Json:
 
 
 def _print_rows(place: str, rows: Iterable[Json], *, has_namespaces: bool) -> None:
-    """Print one row a resource; columns that say nothing are left out."""
-    cells = [_cells(row) for row in rows]
-    names = [f"{row['namespace']}/{row['name']}" for row in rows]
-    if has_namespaces:
-        cells = [(kind, name, *rest) for (kind, _, *rest), name in zip(cells, names, strict=True)]
-    shown = [
-        number for number in range(len(_HEADER)) if number < 3 or any(row[number] for row in cells)
-    ]
-    header = [_HEADER[number] for number in shown]
-    print_table(place, header, [[row[number] for number in shown] for row in cells])
+    """Print a table a kind; columns that say nothing are left out, sentences stand below it."""
+    by_kind: dict[str, list[Json]] = {}
+    for row in rows:
+        by_kind.setdefault(row["kind"], []).append(row)
+    for kind, found in by_kind.items():
+        cells = [_cells(row, has_namespace=has_namespaces) for row in found]
+        shown = [n for n in range(len(_HEADER)) if n < 2 or any(row[n] for row in cells)]
+        print_rows(
+            f"{kind}: {place}",
+            [_HEADER[number] for number in shown],
+            [[row[number] for number in shown] for row in cells],
+        )
+        for (name, *_), row in zip(cells, found, strict=True):
+            if words := row.get("message") or row.get("url"):
+                print_text(f"{name}: {words}")
+        print_text("")
 
 
-def _cells(row: Json) -> tuple[str, ...]:
+def _cells(row: Json, *, has_namespace: bool) -> tuple[str, ...]:
     step, total = row.get("step"), row.get("total_steps")
     passed = row.get("gate_passed")
     rate = row.get("tokens_per_second")
@@ -191,10 +206,8 @@ def _cells(row: Json) -> tuple[str, ...]:
     if "replicas" in row:
         phase += f" ({row['replicas']})"
     return (
-        row["kind"],
-        row["name"],
+        f"{row['namespace']}/{row['name']}" if has_namespace else row["name"],
         phase,
-        str(row.get("model", "")),
         "" if step is None else f"{step:,}" + (f"/{total:,}" if total else ""),
         str(row.get("loss", "")),
         "" if rate is None else f"{rate:,}",
@@ -202,7 +215,7 @@ def _cells(row: Json) -> tuple[str, ...]:
         "" if passed is None else ("passed" if passed else "not passed"),
         str(row.get("restarts", "")),
         _age(row["age_seconds"]),
-        str(row.get("message") or row.get("url") or ""),
+        str(row.get("model", "")),
     )
 
 
@@ -219,7 +232,7 @@ def _show(client: ClusterClient, text: str, form: str) -> int:
         print_text(f"  {view.status.message}")
     told = [("", key, value) for key, value in _details(view).items() if value is not None]
     for _, key, value in told:
-        print_text(f"  {key:14} {value}")
+        print_text(f"  {key:17} {value}")
     conditions = [
         (item.type, item.status, item.reason, item.last_transition_time, item.message)
         for item in view.status.conditions
@@ -251,7 +264,8 @@ def _details(view: View) -> Json:
         "digest": status.digest,
     }  # fmt: skip
     if status.progress:
-        details |= status.progress.model_dump(exclude_none=True)
+        past = () if view.phase is Phase.RUNNING else _WHILE_RUNNING
+        details |= status.progress.model_dump(exclude_none=True, exclude={"eta_seconds", *past})
     if isinstance(status, EvaluationStatus):
         details |= {"gate": status.gate_reason, "served": status.served_checkpoint}
     return details
@@ -316,7 +330,7 @@ def _stop(arguments: argparse.Namespace) -> int:
         raise ConfigError(
             f"{view.place} cannot be suspended; `fsb stop {view.name} --delete` ends the service"
         )
-    if view.phase in _ENDED:
+    if view.phase in (*_ENDED, Phase.INVALID):
         print_text(f"{view.place} has already ended: {view.phase}")
         return EXIT_OK
     client.merge(path, {"spec": {"suspend": True}})
@@ -329,7 +343,8 @@ def _resume(arguments: argparse.Namespace) -> int:
     resource = find_resource(client, arguments.name)
     view = read_view(resource)
     if not resource["spec"].get("suspend"):
-        print_text(f"{view.place} is not stopped: {view.phase}")
+        again = "; the same `fsb run` starts it again" if view.phase is Phase.FAILED else ""
+        print_text(f"{view.place} is not stopped: {view.phase}{again}")
         return EXIT_OK
     path = resource_path(view.kind, view.namespace, view.name)
     client.merge(path, {"spec": {"suspend": False}})

@@ -97,6 +97,8 @@ class _Api:
     resource: str
     without: Verdict
     remedy: str
+    answers: bool = False
+    """Something that runs answers for it; else its kinds may stand there without a controller."""
 
 
 _APIS: Final = (
@@ -124,6 +126,7 @@ _APIS: Final = (
     _Api(
         title="metrics server", path="/apis/metrics.k8s.io/v1beta1", resource="pods",
         without=Verdict.WARNING, remedy="services do not scale by load: install metrics-server",
+        answers=True,
     ),
 )  # fmt: skip
 
@@ -139,10 +142,11 @@ def _check_kinds(client: ClusterClient) -> Iterator[Check]:
     )
     for api in _APIS:
         is_there = api.resource in _resources(client, api.path)
+        there = api.path.removeprefix("/apis/") + ("" if api.answers else ", its kinds")
         yield Check(
             name=api.title,
             verdict=Verdict.OK if is_there else api.without,
-            found=api.path.removeprefix("/apis/") if is_there else "not installed",
+            found=there if is_there else "not installed",
             remedy="" if is_there else api.remedy,
         )
 
@@ -270,6 +274,11 @@ def _check_storage_class(client: ClusterClient) -> Iterator[Check]:
 
 
 _GANG_VERBS: Final = ("create", "get", "list", "patch", "delete")
+_ASK_ROLE: Final = "ask for the chart's role fengshenbang-pipelines there"
+_ASK_PROXY: Final = (
+    "the last stage of `fsb run` asks the served model through the API server: ask for create on "
+    "services/proxy, or run it in a pod"
+)
 
 
 def _check_rights(client: ClusterClient) -> Iterator[Check]:
@@ -281,11 +290,16 @@ def _check_rights(client: ClusterClient) -> Iterator[Check]:
     yield _check_right(client, "pods and their logs", pods, Verdict.WARNING)
     if not client.is_inside:
         proxy = [("create", "", "services", "proxy")]
-        yield _check_right(client, "asking services", proxy, Verdict.WARNING)
+        yield _check_right(client, "asking services", proxy, Verdict.WARNING, remedy=_ASK_PROXY)
 
 
 def _check_right(
-    client: ClusterClient, name: str, asked: list[tuple[str, str, str, str]], without: Verdict
+    client: ClusterClient,
+    name: str,
+    asked: list[tuple[str, str, str, str]],
+    without: Verdict,
+    *,
+    remedy: str = _ASK_ROLE,
 ) -> Check:
     denied = [verb for verb, *rest in asked if not _may(client, verb, *rest)]
     words = f"may not {', '.join(denied)} in {client.namespace}"
@@ -293,7 +307,7 @@ def _check_right(
         name=f"right: {name}",
         verdict=without if denied else Verdict.OK,
         found=words if denied else ", ".join(verb for verb, *_ in asked),
-        remedy="ask for the chart's role fengshenbang-pipelines there" if denied else "",
+        remedy=remedy if denied else "",
     )
 
 

@@ -103,9 +103,16 @@ class ClusterClient:
             ClusterError: As `get`.
         """
         query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
-        answer = self._send(
-            "PATCH", path, query=query, body=manifest, content="application/apply-patch+yaml"
-        )
+        content = "application/apply-patch+yaml"
+        try:
+            answer = self._call("PATCH", path, query=query, body=manifest, content=content)
+        except _RefusedError as exc:
+            if exc.status == 404:  # the namespace, or the kind
+                raise ConfigError(
+                    f"the cluster refuses it: {exc.words[:300]}; choose a namespace with -n, "
+                    "`fsb doctor cluster` tells what is missing"
+                ) from None
+            raise _explain(exc, "PATCH", path) from None
         return _found(_decode(answer), path)
 
     def merge(self, path: str, patch: Json) -> Json | None:

@@ -41,6 +41,9 @@ _EXIT_CODE: Final = re.compile(r"ended with exit code (\d+)")
 _RETRYABLE: Final = ("RestartBudgetExceeded",)
 _STATUSES: Final = {kind.kind: kind.status for kind in KINDS}
 _ENDED: Final = (Phase.SUCCEEDED, Phase.FAILED)
+_UNDER_WAY: Final = (Phase.STARTING, Phase.RUNNING, Phase.RESTARTING, Phase.SUSPENDED)
+_WIDTH: Final = ("pool", "nodes", "processesPerNode", "image")
+"""Fields of a gang beside its run: another value under way would change it for all who follow."""
 T = TypeVar("T")
 Notify = Callable[[Json], None]
 _log = logging.getLogger(__name__)
@@ -132,7 +135,7 @@ def patiently(action: Callable[[], T], *, limit_seconds: float = OUTAGE_SECONDS)
 def attach(
     client: ClusterClient, manifest: Json, *, is_complete: Callable[[], bool] = lambda: False
 ) -> View:
-    """Make sure that a resource is there and under way; one that is, is left alone.
+    """Make sure that a resource is there and under way; pods that run keep pool and width.
 
     Args:
         client: The cluster.
@@ -141,12 +144,17 @@ def attach(
 
     Raises:
         ConfigError: The API server refuses it, or it is there with another run.
+        NotReadyError: Another resource of the kind writes to the same output.
     """
     kind, name = manifest["kind"], manifest["metadata"]["name"]
     path = resource_path(kind, client.namespace, name)
+    if "run" in manifest["spec"]:
+        _check_alone(client, manifest)
     found = patiently(lambda: client.get(path))
     if found and "run" in manifest["spec"]:
         view = read_view(found)
+        if view.phase in _UNDER_WAY:
+            manifest = _keep_width(manifest, found, view)
         is_over = view.phase in (*_ENDED, Phase.INVALID)
         if is_over and not (view.phase is Phase.SUCCEEDED and is_complete()):
             _log.info("%s ended as %s before; starting it again", view.place, view.phase)
@@ -161,6 +169,38 @@ def attach(
             ) from None
         raise
     return read_view(applied)
+
+
+def _check_alone(client: ClusterClient, manifest: Json) -> None:
+    """Refuse a second gang on one output: other settings give another name, not another place."""
+    kind, output = manifest["kind"], manifest["spec"]["run"]["output"]
+    for item in patiently(lambda: client.list_objects(resource_path(kind, client.namespace))):
+        view = read_view({**item, "kind": kind})
+        place = (item["spec"].get("run") or {}).get("output", "")
+        is_other = view.name != manifest["metadata"]["name"]
+        is_over = view.phase in (*_ENDED, Phase.INVALID)
+        if is_other and not is_over and place.rstrip("/") == output.rstrip("/"):
+            raise NotReadyError(
+                f"{view.place} is {view.phase} and writes to {output} already; wait for it, end it "
+                f"(`fsb stop {view.name} --delete -n {view.namespace}`), or choose another output"
+            )
+
+
+def _keep_width(manifest: Json, found: Json, view: View) -> Json:
+    """Return the manifest with what its pods run with now, and say what was not changed."""
+    wanted = manifest["spec"]
+    now = {key: found["spec"][key] for key in _WIDTH if found["spec"].get(key) is not None}
+    differing = [
+        f"{key} {value}, not {wanted[key]}"
+        for key, value in now.items()
+        if value != wanted.get(key, value)
+    ]
+    if differing:
+        _log.warning(
+            "%s is %s with %s: it stays so. `fsb stop %s --delete` first, to change it",
+            view.place, view.phase, "; ".join(differing), view.name,
+        )  # fmt: skip
+    return {**manifest, "spec": {**wanted, **now}}
 
 
 def follow(

@@ -26,7 +26,7 @@ def find_pods(client: ClusterClient, kind: str, name: str) -> list[Json]:
     pods = client.list_objects(
         f"/api/v1/namespaces/{client.namespace}/pods", labels=f"{label}={name}"
     )
-    return sorted(pods, key=_rank)
+    return sorted(pods, key=lambda pod: (_rank(pod), pod["metadata"]["name"]))
 
 
 class LogTail:
@@ -73,13 +73,17 @@ class LogTail:
 
     def _find(self) -> Json:
         pods = find_pods(self._client, self._kind, self._name)
-        if self._rank >= len(pods):
+        # By label, not by place: while the master is away, the first pod left is a worker.
+        is_service = self._kind == "ServedModel"
+        ranks = [place if is_service else _rank(pod) for place, pod in enumerate(pods)]
+        if self._rank not in ranks:
             there = f"it has {len(pods)}" if pods else "it has none"
             raise NotReadyError(
                 f"{self._kind} {self._client.namespace}/{self._name} has no pod of rank "
-                f"{self._rank}: {there} now; pods go away when the work is stopped or deleted"
+                f"{self._rank}: {there} now. Pods come when it starts and go when it is stopped, "
+                f"fails or is deleted; `fsb get {self._name}` tells how it stands"
             )
-        return pods[self._rank]
+        return pods[ranks.index(self._rank)]
 
     def _take(self, text: str) -> list[str]:
         """Return the lines after the last one given; the API rounds times to whole seconds."""
@@ -106,7 +110,8 @@ def _container(pod: Json) -> str | None:
     return wanted or (names[0] if names else None)
 
 
-def _rank(pod: Json) -> tuple[bool, int, str]:
+def _rank(pod: Json) -> int:
+    """Return 0 for the master, n for the n-th worker."""
     labels = pod["metadata"].get("labels") or {}
     is_worker = str(labels.get(_ROLE, "master")).lower() != "master"
-    return is_worker, int(labels.get(_INDEX, 0)), pod["metadata"]["name"]
+    return int(labels.get(_INDEX, 0)) + is_worker

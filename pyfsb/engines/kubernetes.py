@@ -44,6 +44,7 @@ from pyfsb.engines.protocol import RunResult, StageResult
 from pyfsb.errors import (
     ConfigError,
     DataError,
+    FsbError,
     NotReadyError,
     StorageError,
 )
@@ -178,13 +179,17 @@ def _run_gang(
 
 
 def _passing_logs_on(client: ClusterClient, kind: str, name: str) -> Callable[[], None]:
-    """Return what writes the first pod's new lines to stderr; a pod between two lives is fine."""
+    """Return what writes the first pod's new lines to stderr, as far as they can be had."""
     tail = LogTail(client, kind, name)
 
     def pass_on() -> None:
-        with contextlib.suppress(NotReadyError):
-            for line in tail.read():
-                sys.stderr.write(f"{line}\n")
+        try:
+            lines = tail.read()
+        except FsbError as exc:  # a pod between two lives, a lost node: the work goes on
+            _log.debug("no log of %s %s: %s", kind, name, exc)
+            return
+        for line in lines:
+            sys.stderr.write(f"{line}\n")
 
     return pass_on
 

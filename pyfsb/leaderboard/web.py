@@ -8,6 +8,7 @@ be read leaves the last pages standing. Called by `pyfsb.leaderboard.__main__` o
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import html
 import http.server
@@ -29,6 +30,8 @@ MAX_CONNECTIONS: Final = 64
 """Answers at once; further clients wait in the system's queue. Source: our choice."""
 TIMEOUT_SECONDS: Final = 10.0
 """A client that sends nothing for so long is cut off."""
+LONGEST_SECONDS: Final = 60.0
+"""So is one that is not done by then: a byte now and then would hold its place for ever."""
 HEADERS: Final = MappingProxyType(
     {
         "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
@@ -101,6 +104,8 @@ class Pages:
             if self._seen is None:
                 text = f"<p>The store cannot be read: {html.escape(str(exc))}</p>"
                 self._pages = _notice(text, status=503)
+        except Exception:  # one report that cannot be drawn must not end the looking for ever
+            _log.exception("the pages are not remade")
 
 
 def _board_pages(boards: Any) -> Mapping[str, Page]:
@@ -219,14 +224,23 @@ class BoardServer(http.server.ThreadingHTTPServer):
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Answer, and free the place."""
+        end = threading.Timer(LONGEST_SECONDS, _cut, [request])
+        end.daemon = True
+        end.start()
         try:
             super().process_request_thread(request, client_address)
         finally:
+            end.cancel()
             self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log a connection that broke; the server goes on."""
         _log.debug("connection with %s broke", client_address, exc_info=True)
+
+
+def _cut(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 def serve(store: str, *, host: str, port: int, refresh_seconds: float) -> None:

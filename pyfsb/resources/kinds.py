@@ -29,6 +29,10 @@ VERSION: Final = "v1alpha1"
 API_VERSION: Final = "fengshenbang.io/v1alpha1"
 
 DnsLabel = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
+GANG_NAME_LENGTH: Final = 52
+"""Characters of a gang's name at most: its last pod is NAME-worker-510, a DNS label of 63."""
+SERVED_NAME_LENGTH: Final = 53
+"""Characters of a ServedModel's name at most: its Service is NAME-predictor."""
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$")]
 
 
@@ -239,6 +243,8 @@ class Kind:
     """Printed columns: title, type, JSON path."""
     rules: tuple[tuple[str, str], ...] = ()
     """CEL rules on `spec`: expression and message."""
+    name_length: int = GANG_NAME_LENGTH
+    """Characters of a name at most: what is made from it has longer ones."""
 
 
 _AGE: Final = ("Age", "date", ".metadata.creationTimestamp")
@@ -302,6 +308,6 @@ KINDS: Final[tuple[Kind, ...]] = (
             ("URL", "string", ".status.url"),
             _AGE,
         ),
-        rules=_SERVED_RULES,
+        rules=_SERVED_RULES, name_length=SERVED_NAME_LENGTH,
     ),
 )  # fmt: skip

@@ -9,6 +9,7 @@ the training and evaluation stages.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -16,7 +17,7 @@ import re
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pyfsb.config import ParallelismSpec
 from pyfsb.errors import (
@@ -68,7 +69,7 @@ def launch(module: str, arguments: Sequence[str], parallelism: ParallelismSpec) 
         if "PET_NNODES" not in os.environ:
             environment["MASTER_ADDR"] = "127.0.0.1"
         end = run_child(command, environment=environment, grace_seconds=GRACE_SECONDS + 5)
-        ends = [json.loads(path.read_text()) for path in sorted(Path(folder).iterdir())]
+        ends = _read_ends(Path(folder))
     for error in dict.fromkeys(item["error"] for item in ends if item["error"]):
         report_text(error)
     codes = [item["code"] for item in ends]
@@ -80,6 +81,15 @@ def launch(module: str, arguments: Sequence[str], parallelism: ParallelismSpec) 
     if meaning == EXIT_LOST_PEER:
         _log.error("a rank of %s was lost (out of memory, killed?); run again to continue", module)
     return meaning
+
+
+def _read_ends(folder: Path) -> list[dict[str, Any]]:
+    """Return what each rank left; one that was killed while it wrote has left nothing."""
+    ends = []
+    for path in sorted(folder.iterdir()):
+        with contextlib.suppress(ValueError):
+            ends.append(json.loads(path.read_text()))
+    return ends
 
 
 def interpret(

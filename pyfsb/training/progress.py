@@ -290,7 +290,7 @@ def find_target(environment: Mapping[str, str] | None = None) -> Target | None:
     """Return where the environment wants reports to go, or None."""
     found = os.environ if environment is None else environment
     url, token = found.get(URL_VARIABLE), found.get(TOKEN_VARIABLE)
-    if not url or not token or urlsplit(url).scheme not in ("http", "https"):
+    if not url or not token or not _is_web(url):
         return None
     certificate = found.get(CERTIFICATE_VARIABLE)
     return Target(
@@ -298,6 +298,15 @@ def find_target(environment: Mapping[str, str] | None = None) -> Target | None:
         token_path=Path(token),
         certificate_path=Path(certificate) if certificate else None,
     )
+
+
+def _is_web(url: str) -> bool:
+    """Say whether a URL can be asked; one that is none must not end a training."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def peak_flops(device_name: str | None) -> float | None:

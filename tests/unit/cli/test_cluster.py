@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from rich.console import Console
 
-from pyfsb.cli import cluster
+from pyfsb.cli import arguments, cluster
 from pyfsb.cli.__main__ import main
 from pyfsb.engines import cluster_following
 from pyfsb.errors import ConfigError
@@ -83,6 +84,25 @@ def test_all_kinds_stand_in_one_table(api: FakeApi, capsys: pytest.CaptureFixtur
     assert "pod x: ImagePullBackOff" in text
     assert main(["get", "dprep", "-n", "empty"]) == 0
     assert "nothing in namespace 'empty'; -A looks everywhere" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("columns", [100, 120])
+def test_names_stay_whole_on_a_terminal(
+    columns: int, api: FakeApi, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "a-run-of-thirty-two-letters-abcd-training-1a2b3c4d"
+    progress = {"step": 1200, "totalSteps": 5000, "loss": "3.21", "tokensPerSecond": 8400}
+    put(api, "trainingruns", name, {"phase": "Running", "progress": {**progress, "eta": "2h05m"}})
+    put(api, "trainingruns", "ill", {"phase": "Failed", "message": "x " * 80, "progress": progress})
+    console = Console(width=columns, markup=False, highlight=False)
+    monkeypatch.setattr(arguments, "make_console", lambda: console)
+    assert main(["get"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (row,) = [line for line in lines if line.startswith(name)]
+    assert row.split()[1:-1] == ["Running", "1,200/5,000", "3.21", "8,400", "2h05m"]
+    (row,) = [line for line in lines if line.startswith("ill ")]
+    assert "8,400" not in row  # what has ended makes no tokens
+    assert "ill: " + ("x " * 80).strip() in [line.strip() for line in lines]
 
 
 def test_the_table_as_json_has_plain_values(
@@ -202,6 +222,12 @@ def test_a_run_is_stopped_resumed_and_deleted(
     assert "`fsb resume n` goes on" in capsys.readouterr().out
     assert main(["resume", "n"]) == 0
     assert run["spec"] == {"suspend": False}
+    run["status"]["phase"] = "Failed"
+    assert main(["resume", "n"]) == 0
+    assert "is not stopped: Failed; the same `fsb run` starts it again" in capsys.readouterr().out
+    run["status"]["phase"] = "Invalid"
+    assert main(["stop", "n"]) == 0
+    assert "has already ended: Invalid" in capsys.readouterr().out
     run["status"]["phase"] = "Succeeded"
     assert main(["stop", "n"]) == 0
     assert "has already ended: Succeeded" in capsys.readouterr().out

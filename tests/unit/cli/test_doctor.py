@@ -82,6 +82,9 @@ def test_a_whole_cluster_passes(api: FakeApi) -> None:
     checks = check_cluster(api.client())
     assert {check.verdict for check in checks} == {Verdict.OK}
     found = by_name(checks)
+    # A kind says nothing about its controller; an API that answers does.
+    assert found["Kubeflow Pipelines"].found == "pipelines.kubeflow.org/v2beta1, its kinds"
+    assert found["metrics server"].found == "metrics.k8s.io/v1beta1"
     assert found["namespace"].found == "team, Pod Security Standard restricted"
     assert found["pool a100"].found == "1 of 1 nodes ready, 1 with 8 nvidia.com/gpu"
 
@@ -112,6 +115,13 @@ def without_the_account(api: FakeApi) -> None:
 
 def without_rights(api: FakeApi) -> None:
     api.denied |= {"create trainingruns", "patch trainingruns"}
+
+
+def test_a_right_that_no_role_of_the_chart_gives_is_asked_for_by_its_name(api: FakeApi) -> None:
+    api.denied |= {"create services"}
+    check = by_name(check_cluster(api.client()))["right: asking services"]
+    assert check.verdict is Verdict.WARNING
+    assert "ask for create on services/proxy" in check.remedy
 
 
 def without_being_watched(api: FakeApi) -> None:

@@ -32,6 +32,7 @@ def test_a_field_that_the_cluster_does_not_know_is_no_outage(api: FakeApi) -> No
     ("status", "kind", "text"),
     [
         (422, ConfigError, "the cluster refuses it: spec.nodes"),
+        (404, ConfigError, "the cluster refuses it: spec.nodes.*; choose a namespace with -n"),
         (401, ConfigError, "log in again"),
         (403, ConfigError, "this user may not: spec.nodes"),
         (500, ClusterError, "the API server answered 500"),
@@ -127,3 +128,6 @@ def test_logs_come_line_by_line_through_a_restart(api: FakeApi) -> None:
     assert LogTail(api.client(), "TrainingRun", "n", rank=2).read() == ["third"]
     with pytest.raises(NotReadyError, match="no pod of rank 3: it has 3 now"):
         LogTail(api.client(), "TrainingRun", "n", rank=3).read()
+    del api.objects[f"{PODS}/n-master-0"]
+    with pytest.raises(NotReadyError, match="no pod of rank 0: it has 2 now"):
+        LogTail(api.client(), "TrainingRun", "n").read()

@@ -165,6 +165,39 @@ def test_one_under_way_is_found_again_and_stays_suspended(api: FakeApi) -> None:
     assert not [call for call in api.calls if call[0] == "DELETE"]
 
 
+@pytest.mark.parametrize(
+    ("phase", "nodes"), [("Running", 2), ("Suspended", 2), ("Blocked", 1), ("Pending", 1)]
+)
+def test_pods_that_run_keep_their_width_and_what_waits_takes_the_new_one(
+    phase: str, nodes: int, api: FakeApi, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = api.client()
+    attach(client, training(name="n", nodes=2, processes_per_node=4, pool="a100"))
+    api.objects[f"{RUNS}/n"]["status"] = {"phase": phase}
+    attach(client, training(name="n"))
+    spec = api.objects[f"{RUNS}/n"]["spec"]
+    assert (spec["nodes"], spec["pool"]) == (nodes, "a100" if nodes == 2 else "default")
+    patched = [body for method, _, body in api.calls if method == "PATCH"][-1]
+    assert patched is not None
+    assert ("processesPerNode" in patched["spec"]) == (nodes == 2)  # else the apply takes it away
+    assert (f"is {phase} with pool a100, not default; nodes 2, not 1" in caplog.text) == (
+        nodes == 2
+    )
+
+
+def test_two_gangs_never_write_to_one_output(api: FakeApi) -> None:
+    client = api.client()
+    attach(client, training(name="first"))
+    api.objects[f"{RUNS}/first"]["status"] = {"phase": "Running"}
+    other = build_gang(s3_spec(training__max_steps=7), Stage.TRAINING, ClusterOptions(name="n"))
+    with pytest.raises(NotReadyError, match="TrainingRun team/first is Running and writes to s3:"):
+        attach(client, other)
+    assert f"{RUNS}/n" not in api.objects
+    api.objects[f"{RUNS}/first"]["status"] = {"phase": "Failed"}
+    attach(client, other)
+    assert f"{RUNS}/n" in api.objects
+
+
 @pytest.mark.parametrize("phase", ["Failed", "Invalid", "Succeeded"])
 def test_one_that_has_ended_is_started_again_once_its_pods_are_gone(
     phase: str, api: FakeApi, hurried: list[float]
@@ -178,7 +211,7 @@ def test_one_that_has_ended_is_started_again_once_its_pods_are_gone(
     monkeypatched = client.list_objects
 
     def list_objects(path: str, *, labels: str = "") -> list[Json]:
-        if next(looks) == 3:
+        if labels and next(looks) == 3:
             del api.objects[f"{PODS}/p"]
         return monkeypatched(path, labels=labels)
 

@@ -204,6 +204,21 @@ def test_ctrl_c_leaves_the_work_and_says_how_to_go_on(
     assert not done.was_complete
 
 
+@pytest.mark.parametrize("status", [403, 500])
+def test_a_log_that_cannot_be_had_ends_nothing(status: int, s3: str, api: FakeApi) -> None:
+    spec = whole(s3)
+    api.on_look = Operator(spec)
+    read = api._read
+
+    def refuse_pods(path: str, query: dict[str, str]) -> Any:
+        return refuse(status, "no") if path.endswith("/pods") else read(path, query)  # type: ignore[func-returns-value]
+
+    api._read = refuse_pods  # type: ignore[method-assign]
+    options = ClusterOptions(shows_logs=True)
+    done = kubernetes.run_stage_on_cluster(spec, Stage.DATA, options)
+    assert not done.was_complete
+
+
 def test_a_store_that_pods_do_not_use_is_noticed(s3: str, api: FakeApi) -> None:
     spec = whole(s3)
     api.on_look = lambda resource: resource.update(status={"phase": "Succeeded"})

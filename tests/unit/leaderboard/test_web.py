@@ -135,6 +135,22 @@ def test_a_new_report_appears_and_a_failing_store_keeps_the_pages(
     assert "the pages are not remade: the store answered 500" in caplog.text
 
 
+def test_a_report_that_cannot_be_drawn_keeps_the_pages(
+    store: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pages = Pages(str(store))
+    pages.refresh()
+    page = pages.find("/")
+
+    def fail(_boards: object) -> str:
+        raise KeyError("metric")
+
+    monkeypatch.setattr(web, "to_html", fail)
+    pages.refresh()
+    assert pages.find("/") is page
+    assert "KeyError: 'metric'" in caplog.text
+
+
 def test_a_store_that_never_answered_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,6 +193,20 @@ def test_so_many_answers_at_once_and_no_more(store: Path, monkeypatch: pytest.Mo
                 idle.sendall(b"\r\n")
                 second.settimeout(10)
                 assert second.recv(12) == b"HTTP/1.0 200"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_client_that_never_ends_loses_its_place(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web, "LONGEST_SECONDS", 0.2)
+    with BoardServer(Pages(str(store)), "127.0.0.1", 0) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        with socket.create_connection(("127.0.0.1", server.server_port), timeout=5) as slow:
+            slow.sendall(b"GET / HTTP/1.0\r\nX: ")
+            assert slow.recv(1) == b""  # within 5 s, while 10 s without a byte are allowed
         server.shutdown()
         thread.join()
 

@@ -256,7 +256,8 @@ def test_nothing_is_reported_where_nobody_asks() -> None:
     url, token = "KUBEFLOW_TRAINER_SERVER_URL", "KUBEFLOW_TRAINER_SERVER_TOKEN"
     assert find_target({}) is None
     assert find_target({url: "https://x"}) is None
-    assert find_target({url: "ftp://x", token: "/t"}) is None
+    for wrong in ("ftp://x", "http://", "http://[::1", "http://x:port", "http://x:0"):
+        assert find_target({url: wrong, token: "/t"}) is None
     found = find_target({url: "https://x", token: "/t", "KUBEFLOW_TRAINER_SERVER_CA_CERT": "/c"})
     assert found == Target(url="https://x", token_path=Path("/t"), certificate_path=Path("/c"))
 

@@ -210,6 +210,17 @@ def test_the_steps_are_those_of_the_passes_cut_at_the_limit() -> None:
     assert _steps([512] * 10, num_epochs=9, max_steps=40) == 40
 
 
+def test_a_rank_that_was_killed_while_it_told_its_end_counts_as_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def run_child(*_: object, environment: dict[str, str], **__: object) -> ChildEnd:
+        Path(environment[launcher.EXIT_FOLDER], "0").write_text('{"code": 1')
+        return ChildEnd(code=1, signal_number=None)
+
+    monkeypatch.setattr(launcher, "run_child", run_child)
+    assert launcher.launch("m", [], ParallelismSpec()) == 129
+
+
 @pytest.mark.parametrize("asked", ["gpu", "auto", "2", ""])
 def test_every_number_of_ranks_that_torchrun_takes(
     asked: str, monkeypatch: pytest.MonkeyPatch
