@@ -103,14 +103,20 @@ class Cluster:
     def list_events(
         self, namespace: str, *, uid: str | None = None, reason: str | None = None
     ) -> list[client.CoreV1Event]:
-        """Return the events about an object, or those with a reason, oldest first."""
+        """Return the events about an object, or those with a reason, oldest first.
+
+        They explain, and nothing depends on them: a failure is logged, not raised.
+        """
         wanted = {"involvedObject.uid": uid, "reason": reason}
         selector = ",".join(f"{key}={value}" for key, value in wanted.items() if value)
-        with _explained(f"list events of {namespace}"):
+        try:
             events: list[client.CoreV1Event] = self._core.list_namespaced_event(
                 namespace, field_selector=selector, _request_timeout=_TIMEOUT_SECONDS
             ).items
-            return sorted(events, key=event_time)
+        except (ApiException, urllib3.exceptions.HTTPError) as exc:
+            _log.warning("cannot read events: %s", exc)
+            return []
+        return sorted(events, key=event_time)
 
     def review_token(self, token: str, audience: str) -> Json:
         """Return the status of a TokenReview: whose a token is."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why a gang's pods are missing or do not start, where nothing but events tells.
+"""Why pods are missing or do not start, where nothing but events tells.
 
-A quota, Pod Security Standard or webhook that refuses a pod is an event of the job; a volume that
-cannot be mounted is one of the pod. They are read only while something is missing for a while.
+A quota, Pod Security Standard or webhook that refuses a pod is an event of the job or ReplicaSet; a
+volume that cannot be mounted is one of the pod. They are read only while something is missing.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ _NOT_MADE: Final = "FailedCreate"
 _NOT_STARTED: Final = (
     "FailedMount", "FailedAttachVolume", "FailedMapVolume", "FailedCreatePodSandBox",
 )  # fmt: skip
+_RETRIED_WITHIN: Final = timedelta(minutes=20)
+"""A ReplicaSet that is refused tries again within 1,000 s: what is older has been overcome."""
 _MAX_PODS: Final = 3
 """Pods whose events are read at a look: what keeps many from starting is the same for all."""
 _MESSAGE_LIMIT: Final = 1000
@@ -31,11 +33,7 @@ _MESSAGE_LIMIT: Final = 1000
 def find_trouble(
     cluster: Cluster, namespace: str, job: Json | None, sight: Sight, memory: Memory
 ) -> Trouble | None:
-    """Return what keeps pods from being made or started; None: nothing, or it is too early.
-
-    Raises:
-        ClusterError: The API failed.
-    """
+    """Return what keeps pods from being made or started; None: nothing, or it is too early."""
     since = _started_at(job, memory)
     if job is None or sight.job is not JobState.ACTIVE or since is None:
         return None
@@ -49,19 +47,32 @@ def find_trouble(
     silent = [p for p in sight.pods if not (p.is_running or p.is_lost or p.reason or p.message)]
     waiting = [pod for pod in silent if pod.exit_code is None]
     for pod in waiting[:_MAX_PODS]:
-        trouble = why_not_started(cluster, namespace, pod.name, pod.uid)
+        trouble = why_not_started(cluster, namespace, pod.uid)
         if trouble:
-            return trouble
+            text = f"{pod.name}: {trouble.reason}: {trouble.message}"
+            return Trouble(reason=trouble.reason, message=text)
     return None
 
 
-def why_not_started(cluster: Cluster, namespace: str, name: str, uid: str) -> Trouble | None:
+def why_not_started(cluster: Cluster, namespace: str, uid: str) -> Trouble | None:
     """Return what keeps a pod's containers from being made, if that is the newest news of it."""
     events = cluster.list_events(namespace, uid=uid)
     if not events or events[-1].type != "Warning" or events[-1].reason not in _NOT_STARTED:
         return None
     reason = events[-1].reason
-    return Trouble(reason=reason, message=f"{name}: {reason}: {_text(events[-1].message)}")
+    return Trouble(reason=reason, message=_text(events[-1].message))
+
+
+def why_not_copied(cluster: Cluster, namespace: str, deployment: str, now: datetime) -> str:
+    """Return why a Deployment's ReplicaSets are refused pods; empty: they are not."""
+    refused = [
+        event
+        for event in cluster.list_events(namespace, reason=_NOT_MADE)
+        if event.involved_object.kind == "ReplicaSet"
+        and event.involved_object.name.rpartition("-")[0] == deployment
+        and now - event_time(event) < _RETRIED_WITHIN
+    ]
+    return _text(refused[-1].message) if refused else ""
 
 
 def _why_not_made(

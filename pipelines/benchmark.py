@@ -5,7 +5,7 @@ from kfp import dsl
 
 from pipelines.components.compose_benchmark import compose_benchmark
 from pipelines.components.evaluate import evaluate
-from pipelines.fields import with_fields
+from pipelines.fields import OUTPUT, with_fields
 from pipelines.tasks import as_launcher, as_small
 
 
@@ -21,7 +21,7 @@ def benchmark(
     name: str = "benchmark",
     suite: str = "classification",
     model: str = "Erlangshen-MegatronBert-1.3B",
-    output: str = "s3://fengshenbang/runs/{run}",
+    output: str = OUTPUT,
     learning_rate: float = 2e-5,
     num_epochs: int = 3,
     batch_tokens: int = 2048,

@@ -13,27 +13,28 @@ from pipelines.components.deploy import deploy
 from pipelines.components.evaluate import evaluate
 from pipelines.components.prepare import prepare
 from pipelines.components.train import train
+from pipelines.environment import store_root
 from pipelines.fields import with_fields
 from pipelines.tasks import as_launcher
 
-EXAMPLE: Final = """\
+EXAMPLE: Final = f"""\
 name: first
-output: s3://fengshenbang/runs/first
+output: {store_root()}/runs/first
 model:
   name: Erlangshen-MegatronBert-1.3B
-  config: {num_hidden_layers: 2, hidden_size: 128, num_attention_heads: 2, intermediate_size: 512}
+  config: {{num_hidden_layers: 2, hidden_size: 128, num_attention_heads: 2, intermediate_size: 512}}
 data:
-  root: s3://fengshenbang/data
+  root: {store_root()}/data
   corpus: ["rawcorpus/*.jsonl.gz"]
-  vocabulary: {size: 8000}
+  vocabulary: {{size: 8000}}
   max_tokens: 128
-optimizer: {learning_rate: 1e-3}
-batch: {tokens: 4096}
-training: {num_epochs: 20, max_steps: 1200}
+optimizer: {{learning_rate: 1e-3}}
+batch: {{tokens: 4096}}
+training: {{num_epochs: 20, max_steps: 1200}}
 evaluation:
   tasks: [tnews, eprstmt]
-  finetune: {optimizer: {learning_rate: 1e-3}, batch: {tokens: 1024}, num_epochs: 5}
-serving: {task: tnews, question: 中国女排夺得世界杯冠军}
+  finetune: {{optimizer: {{learning_rate: 1e-3}}, batch: {{tokens: 1024}}, num_epochs: 5}}
+serving: {{task: tnews, question: 中国女排夺得世界杯冠军}}
 """
 """What the form shows: the demo of the documentation, on the object store."""
 

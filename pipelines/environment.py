@@ -32,6 +32,11 @@ OWN: Final = frozenset({*CREDENTIALS, *SETTINGS, *FIELDS})
 """Every variable that a launcher has for itself."""
 
 
+def store_root() -> str:
+    """Return the folder on the store that the forms' defaults lie in; read when compiling."""
+    return (os.environ.get("FSB_STORE_ROOT") or "s3://fengshenbang").rstrip("/")
+
+
 def credentials_secret() -> str:
     """Return the name of the secret with the object store's keys; read when compiling."""
     return os.environ.get("FSB_CREDENTIALS_SECRET") or "fengshenbang-s3"

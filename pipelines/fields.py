@@ -11,6 +11,10 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
+from pipelines.environment import store_root
+
+OUTPUT: Final = f"{store_root()}/runs/{{run}}"
+"""Where a run of a form writes to unless somebody says otherwise."""
 FIELDS: Final = {
     "batch_tokens": "Tokens of one optimizer step over all devices.",
     "checkpoint": (

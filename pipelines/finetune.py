@@ -8,7 +8,7 @@ from pipelines.components.deploy import deploy
 from pipelines.components.evaluate import evaluate
 from pipelines.components.prepare import prepare
 from pipelines.components.register import register
-from pipelines.fields import with_fields
+from pipelines.fields import OUTPUT, with_fields
 from pipelines.tasks import as_launcher, as_small
 
 
@@ -29,7 +29,7 @@ def finetune(
     labels: str = "",
     test_file: str = "",
     model: str = "Erlangshen-MegatronBert-1.3B",
-    output: str = "s3://fengshenbang/runs/{run}",
+    output: str = OUTPUT,
     learning_rate: float = 2e-5,
     num_epochs: int = 3,
     batch_tokens: int = 2048,

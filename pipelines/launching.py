@@ -20,7 +20,7 @@ from pyfsb.engines.cluster_client import ClusterClient, connect, resource_path
 from pyfsb.engines.cluster_following import explain_end, patiently, read_view
 from pyfsb.engines.cluster_resources import KIND_OF, ClusterOptions
 from pyfsb.engines.protocol import StageResult
-from pyfsb.errors import UnknownNameError
+from pyfsb.errors import ConfigError, UnknownNameError
 from pyfsb.logs import configure_logging
 from pyfsb.resources.status import Phase
 
@@ -52,9 +52,15 @@ def run_stage(spec: RunSpec, stage: Stage, launch: Launch) -> StageResult:
 
     Raises:
         UnknownNameError: There is no such engine.
+        ConfigError: The spec leaves the stage out; serving must not start against its word.
         FsbError: As the engine's.
     """
     check_engine(launch.engine)
+    if stage not in spec.stages:
+        raise ConfigError(
+            f"the spec leaves out {stage} (it does {', '.join(spec.stages)}), which is this task's "
+            "work; put it into the spec, or take a pipeline without it"
+        )
     if launch.engine == "local":
         return local.run_stage(spec, stage)
     from pyfsb.engines.kubernetes import run_stage_on_cluster

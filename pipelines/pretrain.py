@@ -7,7 +7,7 @@ from pipelines.components.compose_pretrain import compose_pretrain
 from pipelines.components.prepare import prepare
 from pipelines.components.register import register
 from pipelines.components.train import train
-from pipelines.fields import with_fields
+from pipelines.fields import OUTPUT, with_fields
 from pipelines.tasks import as_launcher, as_small
 
 
@@ -22,7 +22,7 @@ def pretrain(
     name: str = "pretrain",
     model: str = "Erlangshen-MegatronBert-1.3B",
     checkpoint: str = "",
-    output: str = "s3://fengshenbang/runs/{run}",
+    output: str = OUTPUT,
     max_steps: int = 10000,
     num_epochs: int = 1,
     batch_tokens: int = 524288,

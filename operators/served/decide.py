@@ -81,6 +81,8 @@ class Sight:
     """Copies at least."""
     service: SeenService | None = None
     copies: tuple[Copy, ...] = ()
+    refusal: str = ""
+    """Why copies that are missing are not made: a quota, Pod Security Standard."""
     stopper_ended: bool = False
     """The workflow that the service belongs to is gone or has ended."""
 
@@ -245,6 +247,9 @@ def _look_at_service(sight: Sight, target: Checkpoint) -> tuple[Verdict, Phase]:
     if is_current and service.trouble and not num_fresh:
         text = f"{service.message}{rest}"
         return Verdict(is_true=answers, reason=service.trouble, message=text), Phase.FAILED
+    if sight.refusal:
+        text = sight.refusal + rest
+        return Verdict(is_true=answers, reason="FailedCreate", message=text), Phase.BLOCKED
     text = f"{num_fresh} of {sight.num_copies} copies are ready{rest}"
     if service.message and not service.is_ready:
         text += f"; {service.message}"

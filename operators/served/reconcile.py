@@ -7,18 +7,21 @@ resolved at every look, so moving its alias is a rolling update.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
+
+from kubernetes import client
 
 from operators.builders.inferenceservice import SERVICE_LABEL, build_inference_service
 from operators.cluster import Cluster, check_owner
 from operators.quantities import to_number
 from operators.references import resolve_reference
 from operators.reporting import Reporter, make_condition, merge_conditions, read_status
-from operators.served.decide import Decision, Judgement, Sight, Wish, decide
+from operators.served.decide import Copy, Decision, Judgement, Sight, Wish, decide
 from operators.served.observe import read_copies, read_evaluation, read_service, read_url
 from operators.served.plan import Checkpoint, plan_service
 from operators.settings import OperatorSettings
+from operators.troubles import why_not_copied, why_not_started
 from operators.workflows import has_stopper_ended
 from pyfsb import versions
 from pyfsb.errors import ConfigError
@@ -53,7 +56,8 @@ class ServedReconciler:
         found = self.cluster.get(*_SERVICE, namespace, name)
         check_owner(found, resource)
         pods = self.cluster.list_pods(namespace, SERVICE_LABEL, name) if found else []
-        copies = read_copies(pods)
+        copies = self._explain(namespace, pods, read_copies(pods))
+        is_short = found is not None and len(copies) < spec.scale.min_replicas
         decision = decide(
             Sight(
                 asked=asked,
@@ -63,6 +67,7 @@ class ServedReconciler:
                 num_copies=spec.scale.min_replicas,
                 service=read_service(found),
                 copies=copies,
+                refusal=self._why_short(namespace, name) if is_short else "",
                 stopper_ended=has_stopper_ended(self.cluster, spec.stops_with, namespace),
             )
         )
@@ -72,6 +77,27 @@ class ServedReconciler:
             url=read_url(found, name=name, namespace=namespace) if decision.serve else None,
         )  # fmt: skip
         return decision.phase
+
+    def _explain(
+        self, namespace: str, pods: list[client.V1Pod], copies: tuple[Copy, ...]
+    ) -> tuple[Copy, ...]:
+        """Return the copies, with what events say about one that says nothing itself."""
+        uids = {pod.metadata.name: pod.metadata.uid for pod in pods}
+        for number, copy in enumerate(copies):
+            if copy.is_ready or copy.trouble:
+                continue
+            trouble = why_not_started(self.cluster, namespace, uids[copy.name])
+            if trouble:
+                told = replace(
+                    copy, trouble=trouble.reason, message=trouble.message, is_blocked=True
+                )
+                return (*copies[:number], told, *copies[number + 1 :])
+            break  # what keeps many from starting is the same for all
+        return copies
+
+    def _why_short(self, namespace: str, name: str) -> str:
+        deployment = f"{name}-predictor"
+        return why_not_copied(self.cluster, namespace, deployment, self.reporter.clock())
 
     def _ask(self, spec: ServedModelSpec) -> tuple[Checkpoint | None, bool | None]:
         """Return the checkpoint that is named, and what the model store's gate says about it."""

@@ -70,6 +70,11 @@ class View:
         """Kind, namespace and name in words."""
         return f"{self.kind} {self.namespace}/{self.name}"
 
+    @property
+    def how_to_end(self) -> str:
+        """The command that ends the work."""
+        return end_command(self.kind, self.name, self.namespace)
+
     def condition(self, type_: str) -> Condition | None:
         """Return a condition by its type."""
         return next((item for item in self.status.conditions if item.type == type_), None)
@@ -85,6 +90,12 @@ class View:
             if self.status.progress:
                 told |= self.status.progress.model_dump(exclude={"reported_at", "percentage"})
         return {key: value for key, value in told.items() if value is not None}
+
+
+def end_command(kind: str, name: str, namespace: str) -> str:
+    """Return the command that ends a resource's work; a service cannot be suspended."""
+    flag = " --delete" if kind == "ServedModel" else ""
+    return f"fsb stop {name}{flag} -n {namespace}"
 
 
 def read_view(resource: Json) -> View:
@@ -308,7 +319,7 @@ class _Clock:
         if self._blocked_limit is not None and waited > self._blocked_limit:
             raise NotReadyError(
                 f"{view.place} is {view.phase} for {waited:.0f} s: {words}. It goes on by itself "
-                f"once that is solved; `fsb stop {view.name}` stops it"
+                f"once that is solved; `{view.how_to_end}` ends it"
             )
         if self._limit is not None and now - self._started > self._limit:
             raise NotReadyError(

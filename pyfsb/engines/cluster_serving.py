@@ -61,6 +61,7 @@ def serve_in_cluster(
     evaluation = _find_evaluation(client, spec, options, report)
     manifest = build_served_model(spec, options, evaluation=evaluation, checkpoint=checkpoint)
     name = manifest["metadata"]["name"]
+    _tell_what_it_replaces(client, manifest)
     attach(client, manifest)
     wanted = records.read_record(checkpoint).digest
     limit_seconds = max(spec.serving.startup_timeout_seconds, _STARTUP_SECONDS)
@@ -75,7 +76,20 @@ def serve_in_cluster(
         spec, report, seconds=time.monotonic() - started, endpoint=endpoint,
         model_name=score.task, question=question, answer=answer, is_running=True,
     )  # fmt: skip
-    _log.info("%s stays; `fsb stop %s --delete` ends it", view.place, name)
+    _log.info("%s stays; `%s` ends it", view.place, view.how_to_end)
+
+
+def _tell_what_it_replaces(client: ClusterClient, manifest: Json) -> None:
+    """Say that a service of the run's name serves something else: perhaps it is a colleague's."""
+    path = resource_path("ServedModel", client.namespace, manifest["metadata"]["name"])
+    found = patiently(lambda: client.get(path))
+    before = {key: (found or {}).get("spec", {}).get(key) for key in ("evaluation", "model")}
+    after = {key: manifest["spec"].get(key) for key in before}
+    if found and before != after:
+        _log.warning(
+            "%s serves %s until now; this run updates it", read_view(found).place,
+            before["evaluation"] or before["model"],
+        )  # fmt: skip
 
 
 def _find_evaluation(

@@ -23,6 +23,7 @@ from pyfsb.engines.cluster_following import (
     Notify,
     attach,
     check_installed,
+    end_command,
     follow,
     patiently,
 )
@@ -144,9 +145,10 @@ def _carry_out(
             _run_gang(client, spec, stage, options, notify=notify)
     except (KeyboardInterrupt, SystemExit):
         _log.warning(
-            "%s %s/%s goes on in the cluster: the same command follows it again, `fsb logs %s -f` "
-            "shows its log, `fsb stop %s` stops it (each with -n %s)",
-            KIND_OF[stage], client.namespace, name, name, name, client.namespace,
+            "%s %s/%s goes on in the cluster: the same command follows it again, `fsb logs %s -f "
+            "-n %s` shows its log, `%s` ends it",
+            KIND_OF[stage], client.namespace, name, name, client.namespace,
+            end_command(KIND_OF[stage], name, client.namespace),
         )  # fmt: skip
         raise
     done = find_complete(spec, stage, read_spec(spec.output))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from operators.cluster import Cluster
 from pyfsb.resources import GROUP, KINDS
 from tests.helpers.golden import assert_golden
 from tests.helpers.helm import S3, Manifest, find, pod_specs, render
@@ -150,3 +151,43 @@ def test_an_endpoint_without_a_port_takes_its_schemes() -> None:
 
 def test_no_policy_when_turned_off() -> None:
     assert not policies(render(*S3, "networkPolicies.enabled=false"))
+
+
+def test_people_get_what_fsb_does_with_the_roles_they_have() -> None:
+    manifests = render(*S3)
+    user = find(manifests, "ClusterRole", "fengshenbang-user")
+    view = find(manifests, "ClusterRole", "fengshenbang-view")
+    prefix = "rbac.authorization.k8s.io/aggregate-to-"
+    assert user["metadata"]["labels"][f"{prefix}edit"] == "true"
+    assert view["metadata"]["labels"][f"{prefix}view"] == "true"
+
+    def may(role: Manifest, verb: str, group: str, resource: str) -> bool:
+        return any(
+            verb in rule["verbs"] and group in rule["apiGroups"] and resource in rule["resources"]
+            for rule in role["rules"]
+        )
+
+    for kind in KINDS:
+        for verb in ("create", "get", "list", "patch", "delete"):
+            assert may(user, verb, GROUP, kind.plural)
+        assert may(view, "watch", GROUP, kind.plural)
+        assert not may(view, "create", GROUP, kind.plural)
+    # The question that ends `fsb run`, and the log lines that it follows.
+    assert may(user, "create", "", "services/proxy")
+    assert may(user, "get", "", "pods/log")
+
+
+CALLS = {
+    "get": "get", "list_phases": "list", "list_pods": "list", "list_events": "list",
+    "apply": "patch", "delete": "delete", "patch_status": "patch", "tell": "create",
+}  # fmt: skip
+
+
+def test_the_operator_may_do_what_its_code_does_and_no_more() -> None:
+    """Every verb on what others own is one that `operators.cluster` asks for, or a watch's."""
+    methods = {name for name, value in vars(Cluster).items() if callable(value) and name[0] != "_"}
+    assert methods - {"review_token"} == set(CALLS)
+    lines = rights(render(*S3))["fengshenbang/fengshenbang-operator"]
+    assert "*: create,list core/events" in lines
+    assert "*: list,watch core/pods" in lines
+    assert "*: create,patch core/configmaps" in lines

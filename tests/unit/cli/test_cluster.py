@@ -9,7 +9,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from pyfsb.cli import arguments, cluster
+from pyfsb.cli import cluster
 from pyfsb.cli.__main__ import main
 from pyfsb.engines import cluster_following
 from pyfsb.errors import ConfigError
@@ -95,7 +95,7 @@ def test_names_stay_whole_on_a_terminal(
     put(api, "trainingruns", name, {"phase": "Running", "progress": {**progress, "eta": "2h05m"}})
     put(api, "trainingruns", "ill", {"phase": "Failed", "message": "x " * 80, "progress": progress})
     console = Console(width=columns, markup=False, highlight=False)
-    monkeypatch.setattr(arguments, "make_console", lambda: console)
+    monkeypatch.setattr("pyfsb.cli.arguments.make_console", lambda: console)
     assert main(["get"]) == 0
     lines = capsys.readouterr().out.splitlines()
     (row,) = [line for line in lines if line.startswith(name)]

@@ -158,6 +158,37 @@ def test_a_run_that_was_evaluated_elsewhere_is_served_from_its_report(
     assert model["spec"]["model"] == f"{spec.output}/evaluation/c"
 
 
+def test_whose_service_is_updated_is_said(
+    s3: str, api: FakeApi, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec = whole(s3)
+    api.on_look, api.services = Operator(spec), answers
+    kubernetes.run(spec, RunResult(), keeps_serving=False)
+    assert "this run updates it" not in caplog.text
+    other = whole(f"{s3}/other", training__max_steps=7)
+    api.on_look = Operator(other)
+    kubernetes.run(other, RunResult(), keeps_serving=False)
+    before = resource_name(spec, Stage.EVALUATION)
+    assert f"ServedModel team/tiny serves {before} until now; this run updates it" in caplog.text
+
+
+def test_ctrl_c_while_a_service_starts_names_what_ends_it(
+    s3: str, api: FakeApi, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec = whole(s3)
+    operator = Operator(spec)
+
+    def look(resource: Json) -> None:
+        if resource["kind"] == "ServedModel":
+            raise KeyboardInterrupt
+        operator(resource)
+
+    api.on_look = look
+    with pytest.raises(KeyboardInterrupt):
+        kubernetes.run(spec, RunResult(), keeps_serving=False)
+    assert "`fsb stop tiny --delete -n team` ends it" in caplog.text
+
+
 def test_a_gate_that_has_not_passed_serves_nothing(s3: str, api: FakeApi) -> None:
     spec = whole(s3)
     api.on_look = Operator(spec, has_passed=False)
@@ -197,7 +228,7 @@ def test_ctrl_c_leaves_the_work_and_says_how_to_go_on(
         kubernetes.run(spec, RunResult(), keeps_serving=False)
     name = resource_name(spec, Stage.DATA)
     assert f"DataPreparation team/{name} goes on in the cluster" in caplog.text
-    assert f"`fsb stop {name}` stops it" in caplog.text
+    assert f"`fsb stop {name} -n team` ends it" in caplog.text
     assert not storage.exists(f"{spec.output}/.lock")
     api.on_look = Operator(spec)
     done = kubernetes.run_stage_on_cluster(spec, Stage.DATA, ClusterOptions())

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import jsonschema
@@ -81,3 +82,16 @@ def test_crds_outlive_the_chart() -> None:
         crd = yaml.safe_load(text)
         assert name == f"{crd['spec']['names']['plural']}.yaml"
         assert crd["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+
+
+def test_names_are_as_long_as_what_is_named_after_them_allows() -> None:
+    for kind in KINDS:
+        (rule,) = schema_of(kind.kind)["x-kubernetes-validations"]
+        pattern = re.fullmatch(r"self\.metadata\.name\.matches\('(.*)'\)", rule["rule"])
+        assert pattern
+        ending = "-predictor" if kind.kind == "ServedModel" else "-worker-510"
+        longest = "a" * (63 - len(ending))
+        for good in ("a", "run-1", longest):
+            assert re.search(pattern[1], good), good
+        for bad in ("1-run", "a.b", "a-", f"{longest}a"):
+            assert not re.search(pattern[1], bad), bad

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from operators.decide import Decision, JobState, Memory, Pod, Sight, Wish, decide
+from operators.decide import Decision, JobState, Memory, Pod, Sight, Trouble, Wish, decide
 from pyfsb.resources.kinds import RestartPolicy
 from pyfsb.resources.status import Phase
 
@@ -40,14 +40,45 @@ def test_a_gang_runs_when_all_its_pods_do() -> None:
 
 
 def test_what_is_complete_is_never_started() -> None:
-    found = see(job=JobState.ABSENT, pods=(), has_record=True)
+    found = see(job=JobState.FAILED, pods=(), has_record=True)
     assert (found.job, found.phase, found.reason) == (Wish.AS_IT_IS, Phase.SUCCEEDED, "Complete")
     assert see(found.memory, job=JobState.FAILED).job is Wish.AS_IT_IS
 
 
 def test_success_without_a_record_is_a_failure() -> None:
-    assert see(RUNNING, job=JobState.SUCCEEDED, pods=()).reason == "NoRecord"
+    quiet = tuple(replace(pod, is_running=False, exit_code=0) for pod in GANG)
+    assert see(RUNNING, job=JobState.SUCCEEDED, pods=quiet).reason == "NoRecord"
     assert see(RUNNING, job=JobState.SUCCEEDED, has_record=True).phase is Phase.SUCCEEDED
+
+
+def test_a_job_whose_pods_went_before_their_word_was_read_is_made_again() -> None:
+    """The record is on storage: the stage finds it and says so."""
+    found = see(RUNNING, job=JobState.SUCCEEDED, pods=())
+    assert (found.job, found.phase) == (Wish.ABSENT, Phase.RESTARTING)
+    assert see(found.memory, job=JobState.ABSENT, pods=()).job is Wish.RUNNING
+
+
+def test_what_events_tell_blocks_until_the_pods_run() -> None:
+    trouble = Trouble(reason="FailedCreatePod", message="exceeded quota: gpus")
+    waiting = Memory(phase=Phase.STARTING, start_time=NOW)
+    found = see(waiting, pods=(), trouble=trouble)
+    assert (found.phase, found.reason, found.message) == (
+        Phase.BLOCKED, "FailedCreatePod", "exceeded quota: gpus",
+    )  # fmt: skip
+    assert see(found.memory, pods=()).phase is Phase.STARTING
+    lost = replace(GANG[1], is_running=False, exit_code=137)
+    assert see(waiting, pods=(lost,), trouble=trouble).phase is Phase.RESTARTING
+
+
+def test_a_blocked_gang_is_made_anew_from_a_changed_spec_at_no_charge() -> None:
+    stuck = replace(GANG[1], is_running=False, reason="ImagePullBackOff", message="no such image")
+    pods = (GANG[0], stuck)
+    found = see(Memory(phase=Phase.BLOCKED, start_time=NOW), pods=pods, is_outdated=True)
+    assert (found.job, found.phase, found.reason) == (
+        Wish.SUSPENDED, Phase.RESTARTING, "SpecChanged",
+    )  # fmt: skip
+    assert found.memory.num_restarts == 0
+    assert see(RUNNING, is_outdated=True).phase is Phase.RUNNING, "what runs goes on"
 
 
 @pytest.mark.parametrize("code", [1, 2, 3, 127])

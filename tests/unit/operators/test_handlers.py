@@ -133,7 +133,82 @@ def test_a_part_wakes_only_what_is_known() -> None:
         return age
 
     assert asyncio.run(go()) < 5
-    assert looks.names == ["a", "a"]
+    assert looks.names == ["a", "a", "a"], "what a watch saw go is looked at once more"
+
+
+def test_what_is_deleted_during_a_look_is_not_counted_for_ever() -> None:
+    """The look began before; the one after it finds the resource gone."""
+    looks = Looks(lambda count: Phase.RUNNING if count == 1 else None)
+    registry = CollectorRegistry()
+    watch = Watch(lambda: Queue(looks, Metrics(registry)))
+
+    async def go() -> None:
+        await watch.start(kopf.OperatorSettings())
+        await watch.on_resource("TrainingRun", namespace="team", name="a", status={}, type="ADDED")
+        await asyncio.sleep(0.01)
+        await watch.on_resource(
+            "TrainingRun", namespace="team", name="a", status={}, type="DELETED"
+        )
+        await asyncio.sleep(0.2)
+        assert watch._queue
+        assert not watch._queue.known
+        await watch.stop()
+
+    asyncio.run(go())
+    labels = {"kind": "TrainingRun", "phase": "Running"}
+    assert registry.get_sample_value("fsb_operator_resources", labels) == 0
+
+
+def test_a_sweep_leaves_gangs_alone_that_have_ended() -> None:
+    looks = Looks()
+    served = ("ServedModel", "team", "s")
+    phases = {A: "Succeeded", B: "Running", served: "Failed"}
+
+    async def steps(queue: Queue) -> None:
+        queue._list_phases = lambda: phases
+        await queue.sweep_once()
+
+    run(looks, steps)
+    assert sorted(looks.names) == ["b", "s"]
+
+
+def test_what_a_finalizer_keeps_is_no_stale_watch() -> None:
+    """A resource that is being deleted is listed on and on, and the watch has told of it."""
+    watch = Watch(
+        lambda: Queue(Looks(lambda _: None), Metrics(CollectorRegistry()), lambda: {A: "Running"})
+    )
+
+    async def go() -> None:
+        await watch.start(kopf.OperatorSettings())
+        assert watch._queue
+        await watch.on_resource(
+            "TrainingRun", namespace="team", name="a", status={}, type="MODIFIED"
+        )
+        for _ in range(3):
+            await asyncio.sleep(0.1)
+            await watch._queue.sweep_once()
+            await watch.check()
+        await watch.stop()
+
+    asyncio.run(go())
+
+
+def test_a_silent_run_is_measured_while_it_runs() -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+
+    def silence() -> float | None:
+        labels = dict(zip(("kind", "namespace", "name"), A, strict=True))
+        return registry.get_sample_value("fsb_operator_silent_seconds", labels)
+
+    metrics.note_silence(A, 90)
+    metrics.note_phase(A, Phase.RUNNING)
+    assert silence() == 90
+    metrics.note_phase(A, Phase.BLOCKED)
+    assert silence() is None
+    # Prometheus sees no increase of a series that begins with one.
+    labels = {"kind": "TrainingRun"}
+    assert registry.get_sample_value("fsb_operator_failures_total", labels) == 0
 
 
 def test_an_evaluation_that_ended_wakes_what_may_serve_it() -> None:
@@ -190,7 +265,9 @@ def test_every_kind_and_part_is_watched() -> None:
 def test_a_sweep_finds_what_no_watch_told_of_and_the_probe_fails() -> None:
     looks = Looks()
     there = {A}
-    watch = Watch(lambda: Queue(looks, Metrics(CollectorRegistry()), lambda: set(there)))
+    watch = Watch(
+        lambda: Queue(looks, Metrics(CollectorRegistry()), lambda: dict.fromkeys(there, "Running"))
+    )
 
     async def go() -> None:
         await watch.start(kopf.OperatorSettings())

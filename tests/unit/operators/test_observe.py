@@ -32,7 +32,14 @@ def test_conditions_are_read_together() -> None:
 
 def pod(*, deleted: datetime | None = None, **status: Any) -> client.V1Pod:
     return client.V1Pod(
-        metadata=client.V1ObjectMeta(name="x-master-0", uid="u", deletion_timestamp=deleted),
+        metadata=client.V1ObjectMeta(
+            name="x-master-0",
+            uid="u",
+            deletion_timestamp=deleted,
+            owner_references=[
+                client.V1OwnerReference("kubeflow.org/v1", None, None, "PyTorchJob", "x", "j")
+            ],
+        ),
         spec=client.V1PodSpec(containers=[], node_name="node-1"),
         status=client.V1PodStatus(**status),
     )
@@ -191,4 +198,8 @@ def test_results_are_read_from_pods_that_ended_well(
     code: int, message: str | None, expected: object
 ) -> None:
     ended = container(terminated=client.V1ContainerStateTerminated(exit_code=code, message=message))
-    assert read_result([pod(phase="Succeeded", container_statuses=[ended])]) == expected
+    found = pod(phase="Succeeded", container_statuses=[ended])
+    assert read_result([found], {"metadata": {"uid": "j"}}) == expected
+    # Another job's of the same name, which is going away.
+    assert read_result([found], {"metadata": {"uid": "k"}}) is None
+    assert read_result([found], None) is None

@@ -36,6 +36,8 @@ class FakeCluster:
     writes: list[str] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
     patches: list[dict[str, Any]] = field(default_factory=list)
+    told: dict[str | None, list[client.CoreV1Event]] = field(default_factory=dict)
+    """Events by the uid that they are about."""
 
     def get(self, _version: str, kind: str, _namespace: str, name: str) -> dict[str, Any] | None:
         if self.resource and kind == self.resource["kind"]:
@@ -45,10 +47,17 @@ class FakeCluster:
     def list_pods(self, _namespace: str, _label: str, _value: str) -> list[client.V1Pod]:
         return self.pods
 
+    def list_events(
+        self, _namespace: str, *, uid: str | None = None, reason: str | None = None
+    ) -> list[client.CoreV1Event]:
+        return [e for e in self.told.get(uid, []) if reason in (None, e.reason)]
+
     def apply(self, manifest: dict[str, Any], owner: dict[str, Any]) -> dict[str, Any]:
         whole = copy.deepcopy(manifest)
         whole["metadata"]["uid"] = "job-uid"
-        whole["metadata"]["ownerReferences"] = [{"uid": owner["metadata"]["uid"]}]
+        metadata = owner["metadata"]
+        reference = {"uid": metadata["uid"], "kind": owner["kind"], "name": metadata["name"]}
+        whole["metadata"]["ownerReferences"] = [reference]
         self.objects[whole["kind"], whole["metadata"]["name"]] = whole
         self.writes.append(f"apply {whole['kind']}")
         return whole
@@ -69,6 +78,13 @@ class FakeCluster:
         self.events.append(f"{'!' if is_warning else ''}{reason}: {message}")
 
 
+def make_event(reason: str, message: str, last: datetime) -> client.CoreV1Event:
+    return client.CoreV1Event(
+        involved_object=client.V1ObjectReference(), metadata=client.V1ObjectMeta(),
+        type="Warning", reason=reason, message=message, last_timestamp=last,
+    )  # fmt: skip
+
+
 def make_pod(name: str, uid: str, **state: Any) -> client.V1Pod:
     status = SimpleNamespace(
         name="pytorch",
@@ -77,7 +93,11 @@ def make_pod(name: str, uid: str, **state: Any) -> client.V1Pod:
     return cast(
         "client.V1Pod",
         SimpleNamespace(
-            metadata=SimpleNamespace(name=name, uid=uid, deletion_timestamp=None), spec=None,
+            metadata=SimpleNamespace(
+                name=name, uid=uid, deletion_timestamp=None,
+                owner_references=[SimpleNamespace(uid="job-uid")],
+            ),
+            spec=None,
             status=SimpleNamespace(
                 phase="Running", container_statuses=[status], init_container_statuses=None,
                 conditions=None, reason=None, message=None,
@@ -201,7 +221,9 @@ def test_what_cannot_be_carried_out_is_invalid_and_may_be_mended(cluster: FakeCl
 
 
 def test_a_job_of_somebody_else_is_not_touched(cluster: FakeCluster) -> None:
-    cluster.objects["PyTorchJob", "demo"] = {"metadata": {"uid": "x"}, "spec": {}}
+    cluster.objects["PyTorchJob", "demo"] = {
+        "kind": "PyTorchJob", "metadata": {"uid": "x", "name": "demo"}, "spec": {},
+    }  # fmt: skip
     assert look(cluster) is Phase.INVALID
     assert "of somebody else is in the way" in status(cluster)["message"]
     assert cluster.writes == ["status"]
@@ -350,29 +372,12 @@ def test_a_store_that_is_away_is_told_and_tried_again(
     assert "after 5 attempts" in status(cluster)["message"]
 
 
-def test_what_has_ended_is_left_alone(cluster: FakeCluster) -> None:
-    assert cluster.resource
-    cluster.resource["status"] = {"phase": "Succeeded"}
-    cluster.resource["spec"]["pool"] = "gone"
-    assert look(cluster) is Phase.SUCCEEDED
-    assert cluster.writes == []
-
-
 def test_progress_is_another_writers(cluster: FakeCluster) -> None:
     assert cluster.resource
     cluster.resource["status"] = {"progress": {"step": 3}}
     look(cluster)
     assert status(cluster)["progress"] == {"step": 3}
     assert "progress" not in cluster.patches[-1]
-
-
-def test_restarts_are_counted(cluster: FakeCluster) -> None:
-    reconciler = make_reconciler(cluster)
-    for uid in ("2", "2", "3", "3"):
-        cluster.pods = [make_pod("m", "1"), make_pod("w", uid)] if cluster.objects else []
-        reconciler.reconcile("TrainingRun", "team", "demo")
-    count = reconciler.metrics.restarts.labels(kind="TrainingRun")
-    assert count._value.get() == 1.0  # what Prometheus reads
 
 
 def test_what_an_evaluation_serves_is_told_as_everybody_names_it(cluster: FakeCluster) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,7 +17,7 @@ from operators.served.observe import read_copies, read_service, read_url
 from pyfsb import versions
 from pyfsb.resources.status import Phase
 from tests.helpers.versions import gate, put_version
-from tests.unit.operators.test_reconcile import FakeCluster, make_reconciler
+from tests.unit.operators.test_reconcile import FakeCluster, make_event, make_reconciler
 
 PASSED = {
     "phase": "Succeeded", "gatePassed": True, "gateReason": "0.9 above 0.5",
@@ -82,7 +83,9 @@ def make_pod(
         "phase": "Running", "reason": None, "message": None, "conditions": conditions,
         "init_container_statuses": None, "container_statuses": None, **status,
     }  # fmt: skip
-    metadata = SimpleNamespace(name=name, annotations=annotations, deletion_timestamp=None)
+    metadata = SimpleNamespace(
+        name=name, uid=f"uid-{name}", annotations=annotations, deletion_timestamp=None
+    )
     return cast(
         "client.V1Pod", SimpleNamespace(metadata=metadata, status=SimpleNamespace(**fields))
     )
@@ -256,9 +259,32 @@ def test_what_kserve_says_is_read() -> None:
 
 def test_a_service_of_somebody_else_is_not_touched(cluster: FakeCluster) -> None:
     judge(cluster, **PASSED)
-    cluster.objects["InferenceService", "sentiment"] = {"metadata": {"uid": "x"}, "spec": {}}
+    cluster.objects["InferenceService", "sentiment"] = {
+        "kind": "InferenceService", "metadata": {"uid": "x", "name": "sentiment"}, "spec": {},
+    }  # fmt: skip
     assert look(cluster) is Phase.INVALID
     assert "of somebody else is in the way" in status(cluster)["message"]
+
+
+def test_copies_that_are_refused_or_cannot_mount_block(cluster: FakeCluster) -> None:
+    judge(cluster, **PASSED)
+    look(cluster)
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    quota = make_event("FailedCreate", "pods is forbidden: exceeded quota", now)
+    quota.involved_object.kind = "ReplicaSet"
+    quota.involved_object.name = "sentiment-predictor-7d9f"
+    cluster.told[None] = [quota]
+    assert look(cluster) is Phase.BLOCKED
+    assert condition(cluster, "Ready") == ("False", "FailedCreate")
+    assert "exceeded quota" in status(cluster)["message"]
+    quota.involved_object.name = "sentiment-b-predictor-7d9f"
+    assert look(cluster) is Phase.STARTING, "another Deployment's"
+    start_copies(cluster, "a", is_ready=False)
+    cluster.told["uid-a"] = [make_event("FailedMount", "claim not found", now)]
+    assert look(cluster) is Phase.BLOCKED
+    assert status(cluster)["message"] == "a: FailedMount: claim not found"
+    start_copies(cluster, "a")
+    assert look(cluster) is Phase.READY
 
 
 def test_a_workflow_that_ended_takes_its_service_with_it() -> None:

@@ -38,7 +38,7 @@ def test_the_environment_of_an_installation_reaches_the_compiled_file(tmp_path: 
     """What the chart's Job sets before `python -m pipelines upload`."""
     environment = {
         **os.environ, "FSB_IMAGE_DATA": "r/d@sha256:0", "FSB_CREDENTIALS_SECRET": "keys",
-        "FSB_IMAGE_PULL_SECRETS": "one, two",
+        "FSB_IMAGE_PULL_SECRETS": "one, two", "FSB_STORE_ROOT": "s3://models/team/",
     }  # fmt: skip
     subprocess.run(
         [sys.executable, "-m", "pipelines", "compile", "--to", str(tmp_path)],
@@ -49,3 +49,6 @@ def test_the_environment_of_an_installation_reaches_the_compiled_file(tmp_path: 
     assert "fengshenbang/data" not in text
     assert "secretName: keys" in text
     assert text.count("secretName: two") == 2
+    assert "s3://models/team/runs/{run}" in text
+    written = "".join(path.read_text() for path in tmp_path.rglob("*.yaml"))
+    assert "s3://fengshenbang" not in written

@@ -15,7 +15,7 @@ from pyfsb.config import RunSpec, Stage, resolve_spec
 from pyfsb.engines import kubernetes
 from pyfsb.engines.cluster_resources import ClusterOptions, build_gang
 from pyfsb.engines.protocol import StageResult
-from pyfsb.errors import DataError, UnknownNameError
+from pyfsb.errors import ConfigError, DataError, UnknownNameError
 from pyfsb.resources import kinds
 from tests.helpers.specs import tiny_spec
 from tests.unit.pipelines.test_stopping import pod
@@ -90,6 +90,17 @@ def test_data_and_serving_are_no_gangs(asked: list[Any], stage: Stage) -> None:
     launch = Launch(engine="kubernetes", run_id="r", nodes=4, processes_per_node=8)
     run_stage(spec_of(), stage, launch)
     assert (asked[0][1].nodes, asked[0][1].processes_per_node) == (1, None)
+
+
+def test_a_spec_that_does_not_serve_is_not_served(asked: list[Any]) -> None:
+    quiet = spec_of()
+    quiet = quiet.model_copy(
+        update={"serving": quiet.serving.model_copy(update={"is_enabled": False})}
+    )
+    launch = Launch(engine="kubernetes", run_id="r")
+    with pytest.raises(ConfigError, match=r"the spec leaves out serving \(it does data, "):
+        run_stage(quiet, Stage.SERVING, launch)
+    assert not asked
 
 
 def test_a_service_outlives_its_pipeline_and_keeps_its_name(
