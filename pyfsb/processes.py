@@ -207,6 +207,8 @@ def run_stage_main(
     except FsbError as exc:
         report(exc)
         return exc.exit_code
+    except BrokenPipeError:
+        return EXIT_FAILURE
     except OSError as exc:
         if exc.errno not in _DISK_ERRORS:
             raise
@@ -220,5 +222,3 @@ def run_stage_main(
     except KeyboardInterrupt:
         _log.warning("interrupted; the same command continues from what is complete")
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        return EXIT_FAILURE

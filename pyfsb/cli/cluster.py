@@ -33,7 +33,8 @@ from pyfsb.resources.status import (
 from pyfsb.schema import Json, to_yaml
 
 _LOG_SECONDS: Final = 1.0
-_BAD: Final = (Phase.INVALID, Phase.BLOCKED, Phase.RESTARTING, Phase.FAILED, Phase.SUSPENDED)
+_SILENT: Final = (Phase.RUNNING, Phase.SUCCEEDED, Phase.READY)
+"""Phases that say enough by themselves."""
 _ENDED: Final = (Phase.SUCCEEDED, Phase.FAILED)
 _WHILE_RUNNING: Final = ("eta", "eta_seconds", "tokens_per_second")
 _HEADER: Final = (
@@ -165,7 +166,7 @@ def describe(resource: Json) -> Json:
     view = read_view(resource)
     status = view.status
     told = view.to_json()
-    if view.phase not in _BAD:
+    if view.phase in _SILENT:
         told.pop("message", None)
     if view.phase is not Phase.RUNNING:  # of what it was doing when it stopped
         told = {key: value for key, value in told.items() if key not in _WHILE_RUNNING}

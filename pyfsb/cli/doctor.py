@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from pyfsb import __version__, storage
-from pyfsb.cli.arguments import Commands, add_output, print_json, print_table, print_text
+from pyfsb.cli.arguments import Commands, add_output, print_json, print_rows, print_text
 from pyfsb.config.run_spec import available_cores
 from pyfsb.engines.cluster_checks import Check, Verdict, check_cluster
 from pyfsb.engines.cluster_client import connect, is_configured
@@ -208,8 +208,14 @@ def _print(checks: dict[str, list[Check]], form: str, left_out: list[str]) -> No
         )  # fmt: skip
         return
     for area, found in checks.items():
-        table = [(check.verdict.value, check.name, check.found, check.remedy) for check in found]
-        print_table(area, ("verdict", "what", "found", "what to do"), table)
+        table = [(check.verdict.value, check.name, check.found) for check in found]
+        print_rows(area, ("verdict", "what", "found"), table)
+        todo = [check for check in found if check.remedy]
+        if todo:
+            print_text("\nwhat to do")
+        for check in todo:
+            print_text(f"  {check.name}: {check.remedy}")
+        print_text("")
     hints = {
         "storage": "storage: not checked; --store s3://bucket/prefix names one",
         "cluster": "cluster: not checked; set KUBECONFIG to a cluster's file",

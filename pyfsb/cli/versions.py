@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 
 from pyfsb import versions
-from pyfsb.cli.arguments import Commands, add_output, print_json, print_table, print_text
+from pyfsb.cli.arguments import Commands, add_output, print_json, print_rows, print_text
 from pyfsb.errors import EXIT_OK
 from pyfsb.versions import Alias, ModelVersion
 
@@ -115,30 +115,32 @@ def _list(arguments: argparse.Namespace) -> int:
     rows = [
         (
             str(version.number),
-            ", ".join(alias.alias for alias in aliases if alias.version == version.number),
-            _tell_scores(version),
-            _tell_gate(version),
-            version.checkpoint,
-            version.digest[:19],
+            _tell_gate(version).partition(":")[0],
             version.created_at,
-            version.note,
+            version.digest[:19],
+            ", ".join(alias.alias for alias in aliases if alias.version == version.number),
         )
         for version in found
     ]
-    print_table(
+    print_rows(
         f"{arguments.name} in {versions.find_store(arguments.store)}",
-        ("version", "aliases", "scores", "gate", "checkpoint", "digest", "registered", "note"),
+        ("version", "gate", "registered", "digest", "aliases"),
         rows,
     )
+    for version in found:  # long, and to be copied: no cells
+        gate = f"gate: {_tell_gate(version)}"
+        words = [version.checkpoint, *_tell_scores(version), gate, version.note]
+        lines = "".join(f"\n  {line}" for line in words if line)
+        print_text(f"\n{version.reference}{lines}")
     return EXIT_OK
 
 
-def _tell_scores(version: ModelVersion) -> str:
-    return "\n".join(
+def _tell_scores(version: ModelVersion) -> list[str]:
+    return [
         f"{score.task} by {score.runner} {score.value:.3f} "
         f"[{score.interval[0]:.3f}, {score.interval[1]:.3f}]"
         for score in version.scores
-    )
+    ]
 
 
 def _tell_gate(version: ModelVersion) -> str:

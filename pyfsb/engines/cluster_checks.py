@@ -274,11 +274,7 @@ def _check_storage_class(client: ClusterClient) -> Iterator[Check]:
 
 
 _GANG_VERBS: Final = ("create", "get", "list", "patch", "delete")
-_ASK_ROLE: Final = "ask for the chart's role fengshenbang-pipelines there"
-_ASK_PROXY: Final = (
-    "the last stage of `fsb run` asks the served model through the API server: ask for create on "
-    "services/proxy, or run it in a pod"
-)
+_ASK_ROLE: Final = "ask for the ClusterRole edit or fengshenbang-user (the chart's) there"
 
 
 def _check_rights(client: ClusterClient) -> Iterator[Check]:
@@ -290,16 +286,11 @@ def _check_rights(client: ClusterClient) -> Iterator[Check]:
     yield _check_right(client, "pods and their logs", pods, Verdict.WARNING)
     if not client.is_inside:
         proxy = [("create", "", "services", "proxy")]
-        yield _check_right(client, "asking services", proxy, Verdict.WARNING, remedy=_ASK_PROXY)
+        yield _check_right(client, "asking services", proxy, Verdict.WARNING)
 
 
 def _check_right(
-    client: ClusterClient,
-    name: str,
-    asked: list[tuple[str, str, str, str]],
-    without: Verdict,
-    *,
-    remedy: str = _ASK_ROLE,
+    client: ClusterClient, name: str, asked: list[tuple[str, str, str, str]], without: Verdict
 ) -> Check:
     denied = [verb for verb, *rest in asked if not _may(client, verb, *rest)]
     words = f"may not {', '.join(denied)} in {client.namespace}"
@@ -307,7 +298,7 @@ def _check_right(
         name=f"right: {name}",
         verdict=without if denied else Verdict.OK,
         found=words if denied else ", ".join(verb for verb, *_ in asked),
-        remedy=remedy if denied else "",
+        remedy=_ASK_ROLE if denied else "",
     )
 
 

@@ -9,6 +9,7 @@ Source: Kubernetes, "Extend the Kubernetes API with CustomResourceDefinitions", 
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -89,6 +90,7 @@ def _convert_options(
     if has_defaults and value.get("default") is not None:
         default = {"default": value["default"]}
     is_nullable = {"nullable": True} if len(others) < len(options) else {}
-    if is_nullable and "enum" in inner:  # null must be among the values, too
-        inner = {**inner, "enum": [*inner["enum"], None]}
+    if is_nullable and "enum" in inner:  # the API server takes null for no member of any enum
+        pattern = f"^({'|'.join(map(re.escape, inner['enum']))})$"
+        inner = {**{key: v for key, v in inner.items() if key != "enum"}, "pattern": pattern}
     return inner | described | default | is_nullable

@@ -75,7 +75,7 @@ class S3Backend:
             with _explained(uri, "read"):
                 found = self.client.get_object(Bucket=bucket, Key=key)
                 return found["Body"].read(), found["ETag"]
-        except _MissingObjectError:
+        except MissingObjectError:
             return None
 
     def write_if_unchanged(self, uri: str, data: bytes, version: str | None) -> bool:
@@ -91,7 +91,7 @@ class S3Backend:
                     self.client.put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
                 else:
                     self.client.put_object(Bucket=bucket, Key=key, Body=data, IfMatch=version)
-        except (_ConditionFailedError, _MissingObjectError, _ConflictError):
+        except (_ConditionFailedError, MissingObjectError, _ConflictError):
             return False
         return True
 
@@ -176,7 +176,7 @@ class _ConflictError(StorageError):
     """Another conditional put of the same object is under way."""
 
 
-class _MissingObjectError(DataError):
+class MissingObjectError(DataError):
     """The bucket is there, the object is not."""
 
 
@@ -264,7 +264,7 @@ def _client_error(exc: Any, uri: str, action: str) -> Exception:
     if code == "NoSuchBucket":
         return DataError(f"cannot {action} {uri}: there is no bucket {split_s3(uri)[0]!r}")
     if code in _MISSING:
-        return _MissingObjectError(f"cannot {action} {uri}: no such object")
+        return MissingObjectError(f"cannot {action} {uri}: no such object")
     if code in ("PreconditionFailed", "412") or status == 412:
         return _ConditionFailedError()
     if code == "ConditionalRequestConflict":

@@ -184,5 +184,5 @@ def cluster_spec(output: str, **changes: Any) -> dict[str, Any]:
     )  # fmt: skip
 
 
-def write_cluster_spec(folder: Path, output: str, name: str = "spec.yaml", **changes: Any) -> Path:
-    return write_spec(folder, cluster_spec(output, **changes), name)
+def write_cluster_spec(folder: Path, output: str, file: str = "spec.yaml", **changes: Any) -> Path:
+    return write_spec(folder, cluster_spec(output, **changes), file)

@@ -89,8 +89,6 @@ def test_a_suspended_run_stops_and_goes_on(platform: Platform, store: str, workd
     assert any(file.path.endswith("state.json") for file in states), "SIGTERM saves"
     assert fsb("resume", "suspended", "--namespace", TEAM).returncode == 0
     platform.kube.wait_for_phase("trainingruns", "suspended", TEAM, "Running")
-    logs = fsb("logs", "suspended", "--namespace", TEAM)
-    assert logs.returncode == 0, logs.stderr
     wait_for(
         lambda: "continuing from step" in fsb("logs", "suspended", "--namespace", TEAM).stdout,
         "it continues from its state", 60,

@@ -47,7 +47,9 @@ def test_the_pipeline_on_the_cluster_gives_the_local_records(
         "runner = local.SubprocessRunner(use_venv=False)\n"
         "local.init(runner, pipeline_root=sys.argv[2], raise_on_error=True)\n"
         "with open(sys.argv[1], encoding='utf-8') as file:\n"
-        "    without_retries(end_to_end)(spec=file.read(), engine='kubernetes')\n"
+        "    text = file.read()\n"
+        "with without_retries(end_to_end):\n"
+        "    end_to_end(spec=text, engine='kubernetes')\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, str(on_cluster), str(workdir / "kfp")], cwd=ROOT,

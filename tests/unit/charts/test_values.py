@@ -92,7 +92,8 @@ def test_a_typo_is_refused(typo: str) -> None:
     ["storage.s3.endpoint=s3.example.com", "storage.s3.addressing=host", "pipelines.upload=maybe",
      "images.train.digest=sha256:12", "pools.default.profile=b200", "nodeLabels=cloud",
      "pools.default.memory=4 GB", "image.pullPolicy=Sometimes", "namespaces={Team_A}",
-     "storage.prefix=/abs/", "monitoring.servingSeconds=0", "certificates.pem=secret"],
+     "storage.prefix=/abs/", "storage.prefix=/a/b", "storage.bucket=s3://models",
+     "storage.volume.path=/models", "proxy.http=socks:http://x", "monitoring.servingSeconds=0", "certificates.pem=secret"],
 )  # fmt: skip
 def test_a_wrong_value_is_refused(wrong: str) -> None:
     assert "values don't meet the specifications" in refusal(*S3, wrong)

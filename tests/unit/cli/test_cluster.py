@@ -63,6 +63,7 @@ def fill(api: FakeApi) -> None:
         "s",
         {"phase": "Ready", "url": "http://s-predictor.team", "replicas": 2},
     )
+    put(api, "trainingruns", "new", {"phase": "Starting", "message": "0 of 3 pods run"})
     blocked = {"phase": "Blocked", "message": "pod x: ImagePullBackOff"}
     put(api, "datapreparations", "d", blocked, namespace="other")
 
@@ -73,7 +74,7 @@ def test_all_kinds_stand_in_one_table(api: FakeApi, capsys: pytest.CaptureFixtur
     text = capsys.readouterr().out
     for part in (
         "namespace team", "1,200/5,000", "3.21", "8,400", "2h05m", "passed", "Ready (2)",
-        "http://s-predictor.team",
+        "http://s-predictor.team", "new: 0 of 3 pods run",
     ):  # fmt: skip
         assert part in text
     for part in ("complete", "2 pods run", "ImagePull", "DataPreparation"):
@@ -110,7 +111,7 @@ def test_the_table_as_json_has_plain_values(
 ) -> None:
     fill(api)
     assert main(["get", "trainingruns", "--output", "json"]) == 0
-    (row,) = json.loads(capsys.readouterr().out)
+    row, _ = json.loads(capsys.readouterr().out)
     assert row.pop("age_seconds") > 0
     assert row == {
         "kind": "TrainingRun", "namespace": "team", "name": "n", "phase": "Running",

@@ -10,6 +10,7 @@ from pyfsb.cli import doctor
 from pyfsb.cli.__main__ import main
 from pyfsb.engines.cluster_checks import Check, Verdict, check_cluster
 from pyfsb.resources import API_VERSION
+from tests.conftest import ROOT
 from tests.helpers.api_server import FakeApi, Json
 
 LABELS = {"app.kubernetes.io/name": "fengshenbang", "app.kubernetes.io/component": "operator"}
@@ -117,11 +118,14 @@ def without_rights(api: FakeApi) -> None:
     api.denied |= {"create trainingruns", "patch trainingruns"}
 
 
-def test_a_right_that_no_role_of_the_chart_gives_is_asked_for_by_its_name(api: FakeApi) -> None:
+def test_a_missing_right_names_the_role_that_gives_it(api: FakeApi) -> None:
     api.denied |= {"create services"}
     check = by_name(check_cluster(api.client()))["right: asking services"]
     assert check.verdict is Verdict.WARNING
-    assert "ask for create on services/proxy" in check.remedy
+    assert "fengshenbang-user" in check.remedy
+    role = ROOT / "charts/fengshenbang/templates/operator/user-roles.yaml"
+    text = role.read_text(encoding="utf-8")
+    assert "fengshenbang-user" in text and "services/proxy" in text
 
 
 def without_being_watched(api: FakeApi) -> None:

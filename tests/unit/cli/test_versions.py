@@ -32,6 +32,7 @@ def test_register_promote_and_roll_back(
     table = run(capsys, "versions", "sentiment")
     for part in ("production", "t by finetune 0.900 [0.800, 0.950]", "passed", "first"):
         assert part in table
+    assert f"\n  {tuned}\n" in table  # whole, however narrow the terminal
     back = json.loads(run(capsys, "rollback", "sentiment", "production", "--output", "json"))
     assert back["version"] == 1
     listed = json.loads(run(capsys, "versions", "sentiment", "--output", "json"))

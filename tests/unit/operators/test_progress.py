@@ -252,6 +252,10 @@ def test_what_is_refused_says_why(
             403, "pod is gone",
         ),
         (lambda c: c.labels.clear(), 403, "belongs to no run"),
+        (
+            lambda c: c.labels.update({"fengshenbang.io/kind": "Nonsense"}),
+            403, "belongs to no run",
+        ),
         (lambda c: setattr(c, "has_run", False), 404, "there is no TrainingRun team/demo"),
     ],
 )  # fmt: skip

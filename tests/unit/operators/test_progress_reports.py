@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from typing import Any, cast
 
 import pytest
 
-from operators.progress.reports import Board, Report, format_duration, read_progress
+from operators.progress.reports import Board, Report, Run, format_duration, read_progress
+from operators.progress.server import ProgressServer
 from pyfsb.resources.status import Progress
 from pyfsb.schema import parse
-from tests.unit.operators.test_progress import RUN, STAMP, a_report
+from tests.unit.operators.test_progress import RUN, STAMP, Clock, FakeCluster, a_report
 
 
 def read(before: Progress | None = None, **report: Any) -> Progress:
@@ -76,3 +78,31 @@ def test_an_older_report_never_comes_second() -> None:
     assert board.due(now=9.0) == []
     board.finish(RUN, is_written=True)
     assert board.due(now=9.0) == [RUN]
+
+
+def test_writes_that_take_long_are_no_reason_to_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of many runs' writes waits for its time-out while the API server is away."""
+    monkeypatch.setattr("operators.progress.server._TICK_SECONDS", 0.01)
+    clock = Clock()
+    healths: list[int] = []
+
+    async def go() -> None:
+        server = ProgressServer(FakeCluster(), audience="aud", clock=clock)
+        report = parse(Report, {"trainerStatus": {}}, source="test")
+        for name in "abc":
+            server.board.note(
+                ("TrainingRun", "team", name), report, now=clock.now, reported_at=STAMP
+            )
+
+        async def wait_long(_run: Run) -> None:
+            healths.append((await server.tell_health(cast("Any", None))).status)
+            clock.now += 40
+
+        monkeypatch.setattr(server, "_write_quietly", wait_long)
+        task = asyncio.create_task(server._tick())
+        while len(healths) < 3:
+            await asyncio.sleep(0.01)
+        task.cancel()
+
+    asyncio.run(go())
+    assert healths[:3] == [200, 200, 200]

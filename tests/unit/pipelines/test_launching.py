@@ -54,7 +54,8 @@ def asked(monkeypatch: pytest.MonkeyPatch, cluster: Cluster) -> list[tuple[Stage
 
 
 def spec_of(name: str = "tiny", output: str = "s3://b/out") -> RunSpec:
-    return resolve_spec(yaml.safe_dump({**tiny_spec(output), "name": name}))
+    scored = {"evaluation": {"tasks": ["tnews"]}}
+    return resolve_spec(yaml.safe_dump({**tiny_spec(output), **scored, "name": name}))
 
 
 def in_a_task(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, node: str) -> None:
