@@ -41,6 +41,8 @@ def test_every_make_door_is_listed_in_help() -> None:
     makefile = (ROOT / "Makefile").read_text()
     documented = set(re.findall(r"^([a-z0-9-]+):.*##", makefile, re.MULTILINE))
     mentioned = {
-        door for page in PAGES for door in re.findall(r"`?make ([a-z0-9-]+)", page.read_text("utf-8"))
+        door
+        for page in PAGES
+        for door in re.findall(r"`?make ([a-z0-9-]+)", page.read_text("utf-8"))
     }
     assert mentioned <= documented | {"generate"}
