@@ -52,7 +52,8 @@ def read_service(service: Json | None) -> SeenService | None:
         return None
     metadata, status = service["metadata"], service.get("status") or {}
     conditions = {item["type"]: item for item in status.get("conditions") or ()}
-    is_current = status.get("observedGeneration") == metadata.get("generation")
+    # KServe counts its own changes, too: seen was 3 for an object of generation 2.
+    is_current = int(status.get("observedGeneration") or 0) >= int(metadata.get("generation") or 0)
     failure = (status.get("modelStatus") or {}).get("lastFailureInfo") or {}
     reason = str(failure.get("reason", ""))
     trouble = reason if is_current and reason in _NO_SERVICE else ""

@@ -144,6 +144,7 @@ def test_it_scales_under_load_and_back(platform: Platform, store: str) -> None:
         platform.figures["load to three ready copies"] = time.monotonic() - began
     began = time.monotonic()
     wait_for(lambda: len(ready_pods(platform, name)) == 1, "one copy again", 200)
+    platform.kube.wait_for_phase("servedmodels", name, TEAM, "Ready", seconds=60)
     platform.figures["end of load to one copy"] = time.monotonic() - began
 
 
@@ -210,7 +211,9 @@ def run_in_pod(
     platform: Platform, script: str, *, seconds: int, stopped: threading.Event
 ) -> list[str]:
     """Run Python in a pod of the team's namespace, under PSS restricted; returns its lines."""
-    image = platform.values["image"]
+    image = (
+        f"{platform.values['images']['operator']['repository']}:{platform.values['image']['tag']}"
+    )
     name = "asker"
     platform.kube.apply(
         {
@@ -224,7 +227,7 @@ def run_in_pod(
                 },
                 "containers": [
                     {
-                        "name": "asker", "image": f"{image['registry']}/operator:{image['tag']}",
+                        "name": "asker", "image": image,
                         "command": ["python3", "-c", script],
                         "env": [{"name": "SECONDS", "value": str(seconds)}],
                         "resources": {"limits": {"cpu": "200m", "memory": "128Mi"}},
