@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -33,6 +33,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.integration)
             if item.get_closest_marker("timeout") is None:
                 item.add_marker(pytest.mark.timeout(580))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail what is skipped although `FSB_REQUIRED_MARKS` says that it must run here."""
+    report = yield
+    required = os.environ.get("FSB_REQUIRED_MARKS", "").split()
+    if report.skipped and not hasattr(report, "wasxfail"):
+        for name in required:
+            if item.get_closest_marker(name):
+                report.outcome = "failed"
+                report.longrepr = f"{item.nodeid} has mark {name} and was skipped: {call.excinfo}"
+    return report
 
 
 @pytest.fixture(scope="session")
