@@ -36,7 +36,7 @@ demo: $(STAMP) ## raw text to a served model on one machine; DATA=folder takes r
 	$(BIN)/fsb run $(DEMO) $(DEMO_ON_DATA) $(ARGS)
 
 test: $(STAMP) ## all tests that need no cluster
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 e2e: $(STAMP) ## end-to-end tests on the cluster of KUBECONFIG; PREFIX, TAG of the images, LOAD=their loader
 	[ -z "$(LOAD)" ] || { ARCHIVE=$(CURDIR)/dist/images PREFIX=$(PREFIX) TAG=$(TAG) images/build all && \
