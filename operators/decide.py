@@ -21,10 +21,11 @@ from pyfsb.resources.status import Phase
 
 FIRST_RETRYABLE: Final = 128
 """Exit codes from here on mean a lost peer or a signal: another attempt may succeed."""
-_BLOCKING: Final = (
+BLOCKING: Final = (
     "ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull",
     "CreateContainerConfigError", "CreateContainerError", "Unschedulable",
 )  # fmt: skip
+"""Reasons for which a pod waits that are the cluster's, not the program's."""
 _CANNOT_START: Final = ("StartError", "ContainerCannotRun")
 """The image has no such command: exit code 128 of nothing that ran."""
 _LAST_WORDS: Final = 300
@@ -240,7 +241,7 @@ def _look_at_pods(sight: Sight, memory: Memory) -> Decision:
 def _what_blocks(sight: Sight) -> Trouble | None:
     """Return what keeps pods from running until somebody does something."""
     for pod in sight.pods:
-        if pod.reason in _BLOCKING:
+        if pod.reason in BLOCKING:
             text = f"{pod.name}: {pod.reason}: {pod.message}".rstrip(": ")
             return Trouble(reason=pod.reason, message=text)
     return sight.trouble

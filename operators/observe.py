@@ -61,11 +61,11 @@ def _read_container(pod: client.V1Pod) -> Pod:
     ended = status.state.terminated if status and status.state else None
     if ended:
         reason = pod.status.reason or ended.reason or ""
-        message = _OUT_OF_MEMORY if ended.reason == "OOMKilled" else _tail(ended.message)
+        message = _OUT_OF_MEMORY if ended.reason == "OOMKilled" else tail(ended.message)
         return Pod(name=name, uid=uid, exit_code=ended.exit_code, reason=reason, message=message)
     if pod.status.phase == "Failed":  # before the container could say anything: evicted, or init
         reason, message = _why_init_failed(pod) or (
-            pod.status.reason or "Failed", _tail(pod.status.message),
+            pod.status.reason or "Failed", tail(pod.status.message),
         )  # fmt: skip
         return Pod(name=name, uid=uid, exit_code=_CODE_OF_LOST, reason=reason, message=message)
     if status and status.state and status.state.running:
@@ -84,7 +84,7 @@ def _why_disrupted(pod: client.V1Pod) -> tuple[str, str] | None:
         return "NodeLost", f"node {pod.spec.node_name} does not answer"
     for condition in pod.status.conditions or ():
         if condition.type == "DisruptionTarget" and condition.status == "True":
-            return condition.reason or condition.type, _tail(condition.message)
+            return condition.reason or condition.type, tail(condition.message)
     return None
 
 
@@ -94,7 +94,7 @@ def _why_init_failed(pod: client.V1Pod) -> tuple[str, str] | None:
         ended = status.state.terminated if status.state else None
         if ended and ended.exit_code:
             why = "the master's name was not there in time" if status.name == _INIT else ""
-            text = _tail(ended.message) or why
+            text = tail(ended.message) or why
             message = f"init container {status.name} ended with exit code {ended.exit_code}"
             return "InitFailed", f"{message}: {text}".rstrip(": ")
     return None
@@ -127,21 +127,25 @@ def read_result(pods: list[client.V1Pod], job: Json | None) -> Json | None:
 
 def _why_waiting(pod: client.V1Pod) -> tuple[str, str]:
     """Return why a pod does not run yet: a container's word, else the scheduler's."""
-    statuses = [
-        *(pod.status.init_container_statuses or ()), *(pod.status.container_statuses or ()),
-    ]  # fmt: skip
+    statuses = container_statuses(pod)
     for status in statuses:
         waiting = status.state.waiting if status.state else None
         if waiting and waiting.reason not in (None, "PodInitializing", "ContainerCreating"):
-            return waiting.reason, _tail(waiting.message)
+            return waiting.reason, tail(waiting.message)
     for condition in pod.status.conditions or ():
         if condition.type == "PodScheduled" and condition.status == "False":
-            return condition.reason or "", _tail(condition.message)
+            return condition.reason or "", tail(condition.message)
     if any(s.name == _INIT and s.state and s.state.running for s in statuses):
         return "", "waits for the master's name"
     return "", ""
 
 
-def _tail(text: str | None) -> str:
+def container_statuses(pod: client.V1Pod) -> list[client.V1ContainerStatus]:
+    """Return the statuses of a pod's containers, those that run before the others first."""
+    status = pod.status
+    return [*(status.init_container_statuses or ()), *(status.container_statuses or ())]
+
+
+def tail(text: str | None) -> str:
     """Return the end of a text: of a log, the last lines say what went wrong."""
     return (text or "").strip()[-_MESSAGE_LIMIT:]

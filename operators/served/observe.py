@@ -13,18 +13,15 @@ from operators.builders.inferenceservice import (
     DIGEST_ANNOTATION,
     VERSION_ANNOTATION,
 )
+from operators.decide import BLOCKING
+from operators.observe import container_statuses, tail
 from operators.served.decide import Copy, Judgement, SeenService
 from operators.served.plan import Checkpoint
 from pyfsb.resources.status import EvaluationStatus, Phase
 from pyfsb.schema import Json
 
-_MESSAGE_LIMIT: Final = 1000
 _FETCHER: Final = "storage-initializer"
 """Init container in which KServe has the checkpoint fetched."""
-_BLOCKING: Final = (
-    "ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull",
-    "CreateContainerConfigError", "CreateContainerError",
-)  # fmt: skip
 _NO_SERVICE: Final = (
     "RuntimeDisabled", "NoSupportingRuntime", "RuntimeNotRecognized", "InvalidPredictorSpec",
 )  # fmt: skip
@@ -62,7 +59,7 @@ def read_service(service: Json | None) -> SeenService | None:
         checkpoint=_read_checkpoint(metadata.get("annotations") or {}),
         is_ready=is_current and (conditions.get("Ready") or {}).get("status") == "True",
         trouble=trouble,
-        message=_tail(str(word.get("message") or "")),
+        message=tail(str(word.get("message") or "")),
     )
 
 
@@ -90,28 +87,25 @@ def _read_copy(pod: client.V1Pod) -> Copy:
         is_ready=is_ready,
         trouble=trouble,
         message=message,
-        is_blocked=trouble in (*_BLOCKING, "Unschedulable"),
+        is_blocked=trouble in BLOCKING,
     )
 
 
 def _find_trouble(pod: client.V1Pod) -> tuple[str, str]:
     """Return what keeps a pod from getting ready, in a word and a sentence."""
-    statuses = [
-        *(pod.status.init_container_statuses or ()), *(pod.status.container_statuses or ()),
-    ]  # fmt: skip
-    for status in statuses:
+    for status in container_statuses(pod):
         waiting = status.state.waiting if status.state else None
-        if waiting and waiting.reason in _BLOCKING:
-            return waiting.reason, _tail(waiting.message)
+        if waiting and waiting.reason in BLOCKING:
+            return waiting.reason, tail(waiting.message)
         ended = _last_end(status)
         if ended is not None and ended.exit_code != 0:
             word = "FetchFailed" if status.name == _FETCHER else "CrashLoop"
-            return word, _tail(f"exit code {ended.exit_code}: {_last_lines(ended.message)}")
+            return word, tail(f"exit code {ended.exit_code}: {_last_lines(ended.message)}")
     for condition in pod.status.conditions or ():
         if condition.type == "PodScheduled" and condition.status == "False":
-            return condition.reason or "Unschedulable", _tail(condition.message)
+            return condition.reason or "Unschedulable", tail(condition.message)
     if pod.status.phase == "Failed":
-        return pod.status.reason or "Failed", _tail(pod.status.message)
+        return pod.status.reason or "Failed", tail(pod.status.message)
     return "", ""
 
 
@@ -135,7 +129,3 @@ def _read_checkpoint(annotations: Mapping[str, str]) -> Checkpoint:
         digest=annotations.get(DIGEST_ANNOTATION) or None,
         version=int(version) if version.isdigit() else None,
     )
-
-
-def _tail(text: str | None) -> str:
-    return (text or "").strip()[-_MESSAGE_LIMIT:]
