@@ -6,7 +6,7 @@ from __future__ import annotations
 from pyfsb.config.loading import load_spec, pin_checkpoint, resolve_spec, set_value
 from pyfsb.config.run_spec import RunSpec, default_threads, stage_hash
 from pyfsb.config.sections import (
-    BatchSpec,
+    BlendPart,
     DataSpec,
     EvaluationSpec,
     Family,
@@ -14,28 +14,38 @@ from pyfsb.config.sections import (
     GateSpec,
     ModelSpec,
     ObjectiveSpec,
-    OptimizerSpec,
-    ParallelismSpec,
     ServingSpec,
     Stage,
     TaskSpec,
-    TrainingSpec,
     VocabularySpec,
+)
+from pyfsb.config.training_sections import (
+    BatchSpec,
+    EnergySpec,
+    LoraSpec,
+    OptimizerSpec,
+    ParallelismSpec,
+    SpikeSpec,
+    TrainingSpec,
 )
 
 __all__ = [
     "BatchSpec",
+    "BlendPart",
     "DataSpec",
+    "EnergySpec",
     "EvaluationSpec",
     "Family",
     "FinetuneSpec",
     "GateSpec",
+    "LoraSpec",
     "ModelSpec",
     "ObjectiveSpec",
     "OptimizerSpec",
     "ParallelismSpec",
     "RunSpec",
     "ServingSpec",
+    "SpikeSpec",
     "Stage",
     "TaskSpec",
     "TrainingSpec",

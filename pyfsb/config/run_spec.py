@@ -13,17 +13,19 @@ from pydantic import Field, model_validator
 
 from pyfsb import storage
 from pyfsb.config.sections import (
-    BatchSpec,
     DataSpec,
     EvaluationSpec,
     ModelSpec,
     Name,
     ObjectiveSpec,
-    OptimizerSpec,
-    ParallelismSpec,
     ServingSpec,
     Stage,
     TaskSpec,
+)
+from pyfsb.config.training_sections import (
+    BatchSpec,
+    OptimizerSpec,
+    ParallelismSpec,
     TrainingSpec,
 )
 from pyfsb.errors import ConfigError

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The sections of a run spec: each field with its unit, its range and the reason of its default.
 
-Gathered by `pyfsb.config.run_spec`; defaults live here and nowhere else. Never reads a file.
+Gathered by `pyfsb.config.run_spec`; those of training are in `training_sections`. Defaults live in
+these two files and nowhere else. Never reads a file.
 """
 
 from __future__ import annotations
@@ -11,11 +12,16 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from pyfsb.config.training_sections import (
+    BatchSpec,
+    LoraSpec,
+    OptimizerSpec,
+    PositiveFloat,
+    PositiveInt,
+    Ratio,
+)
 from pyfsb.schema import Schema
 
-Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
-PositiveInt = Annotated[int, Field(ge=1)]
-PositiveFloat = Annotated[float, Field(gt=0.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")]
 
 
@@ -95,6 +101,18 @@ def _task_form(value: object) -> str:
     return "_path" if isinstance(value, str) else "_inline"
 
 
+class BlendPart(Schema):
+    """A prepared corpus that pretraining reads beside, or in place of, this run's own."""
+
+    name: Name
+    """Its name in logs and metrics."""
+    uri: str
+    """Folder or s3:// of the data stage of another run, with the same vocabulary."""
+    weight: PositiveFloat | None = None
+    """Its share of the samples, against the weights of the others. None takes its number of
+    samples to the power of 1 / data.blend_temperature."""
+
+
 class DataSpec(Schema):
     """Raw text, labelled rows, and how they become tokens."""
 
@@ -131,6 +149,17 @@ class DataSpec(Schema):
     """Share of `train` held out when `test` is None."""
     held_out_rows: PositiveInt = 300
     """Rows held out at least (the gate wants 300), but never more than 3 of 5 rows."""
+    blend: tuple[BlendPart, ...] = ()
+    """Further prepared corpora for pretraining; the run's own is part `corpus`."""
+    blend_temperature: PositiveFloat = 1.0
+    """Above 1, small corpora get more than their share (Conneau et al. 2020 take 1 / 0.3)."""
+    corpus_weight: PositiveFloat | None = None
+    """Weight of the run's own corpus in a blend, as BlendPart.weight."""
+    shuffle_shards: PositiveInt | None = None
+    """Shards whose samples are shuffled together, one such window after the other, so that a
+    corpus need not lie on the node as a whole. None shuffles everything."""
+    cache_bytes: PositiveInt | None = None
+    """Bytes of shards that a node keeps of a corpus on S3; two windows must fit. None keeps all."""
     corpus_includes_train: bool = False
     """Add the texts of the labelled training rows (never the held-out ones) to the corpus."""
 
@@ -142,60 +171,6 @@ class ObjectiveSpec(Schema):
     """None takes the entry's own objective."""
     mask_ratio: Ratio = 0.15
     """Share of tokens hidden by whole_word (Devlin et al. 2019)."""
-
-
-class OptimizerSpec(Schema):
-    """AdamW and its schedule."""
-
-    learning_rate: PositiveFloat = 1e-4
-    """Peak learning rate; 1e-4 is the Erlangshen recipe."""
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
-    """On matrices and embeddings only: never on biases and norm weights."""
-    betas: tuple[Ratio, Ratio] = (0.9, 0.999)
-    """Decay rates of the moments."""
-    epsilon: PositiveFloat = 1e-8
-    """Added to the denominator."""
-    max_gradient_norm: PositiveFloat = 1.0
-    """Gradients are clipped to this global norm."""
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """Course of the learning rate after warm-up, down to 0 (constant: stays)."""
-    warmup_ratio: Ratio = 0.1
-    """Share of the steps over which the learning rate rises from 0."""
-
-
-class BatchSpec(Schema):
-    """Batch sizes in tokens: a step holds as many whole samples as fit."""
-
-    tokens: PositiveInt = 32768
-    """Tokens of one optimizer step over all processes, special tokens included, padding not."""
-    micro_tokens: PositiveInt = 4096
-    """Tokens of one forward pass of one process at most, padding included."""
-
-
-class TrainingSpec(Schema):
-    """How long to train and what to keep."""
-
-    max_steps: Annotated[int, Field(ge=0)] | None = None
-    """Optimizer steps at most. None: num_epochs alone decides; 0 keeps the first weights."""
-    num_epochs: PositiveInt = 1
-    """Passes over the samples at most."""
-    checkpoint_every_steps: PositiveInt = 500
-    """Steps between saved training states; also at the end and on SIGTERM."""
-    keep_last: PositiveInt = 2
-    """Saved training states to keep."""
-    metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = None
-    """Port of a Prometheus endpoint on 127.0.0.1, 0 for any. None writes metrics.prom only."""
-
-
-class ParallelismSpec(Schema):
-    """Processes of one machine; in a cluster the operator sets them."""
-
-    num_processes: PositiveInt = 1
-    """Training processes, one a device (on CPU: one a core or two)."""
-    zero_stage: Literal[0, 1, 2, 3] = 1
-    """What ZeRO shards: 0 nothing, 1 optimizer state, 2 gradients too, 3 parameters too."""
-    threads_per_process: PositiveInt | None = None
-    """CPU threads of each process. None shares the cores out evenly."""
 
 
 class FinetuneSpec(Schema):
@@ -215,6 +190,15 @@ class FinetuneSpec(Schema):
     """Tokens of a row at most, special tokens included; longer texts are cut and counted."""
     seeds: tuple[int, ...] = (42,)
     """One fine-tuning each; scores are given as mean and spread, the first one is served."""
+    lora: LoraSpec | None = None
+    """Train low-rank adapters only; they are merged into the exported weights. None trains all."""
+    patience: PositiveInt | None = None
+    """Measurements without a better loss on the validation rows before training ends early; the
+    best weights are exported. None never ends early and holds no rows out."""
+    validate_every_steps: PositiveInt = 50
+    """Steps between two measurements, with patience."""
+    validation_ratio: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
+    """Share of the training rows held out for them, with patience; never of the scored rows."""
 
     @model_validator(mode="after")
     def _has_a_seed(self) -> Self:
