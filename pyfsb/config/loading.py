@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from pyfsb import storage, versions
 from pyfsb.config.run_spec import RunSpec
@@ -42,7 +43,10 @@ def resolve_spec(text: str, overrides: Iterable[str] = (), *, source: str = "spe
         task_text = storage.read_text(own_task)
         own_task = parse(TaskSpec, parse_yaml_mapping(task_text, source=own_task), source=own_task)
     root = storage.absolute(data.root)
-    paths = {"root": root, "task": own_task}
+    paths: dict[str, Any] = {"root": root, "task": own_task}
+    paths["blend"] = tuple(
+        part.model_copy(update={"uri": storage.absolute(part.uri)}) for part in data.blend
+    )
     for field in ("train", "test"):
         path = getattr(data, field)
         paths[field] = storage.absolute(path) if path else None

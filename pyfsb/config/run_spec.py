@@ -66,7 +66,7 @@ class RunSpec(Schema):
         scores = bool(self.evaluation.tasks or self.data.train)
         wanted = {
             Stage.DATA: bool(self.data.corpus or self.data.train),
-            Stage.TRAINING: bool(self.data.corpus),
+            Stage.TRAINING: bool(self.data.corpus or self.data.blend),
             Stage.EVALUATION: scores,
             Stage.LEADERBOARD: scores,
             Stage.SERVING: scores and self.serving.is_enabled,
@@ -88,11 +88,18 @@ class RunSpec(Schema):
     def _is_something_to_do(self) -> Self:
         if not self.stages:
             raise ValueError("nothing to do: set data.corpus, data.train or evaluation.tasks")
-        if self.model.checkpoint is None and not self.data.corpus:
+        if self.model.checkpoint is None and Stage.TRAINING not in self.stages:
             raise ValueError(
                 "no weights and no text to learn from: set model.checkpoint or data.corpus"
             )
         return self
+
+
+_RESULT_OF_TRAINING = (
+    "max_steps", "num_epochs", "validation_samples", "validate_every_steps", "patience", "spikes",
+    "lora",
+)  # fmt: skip
+"""Fields of `training` that its result depends on."""
 
 
 def stage_hash(spec: RunSpec, stage: Stage) -> str:
@@ -102,10 +109,15 @@ def stage_hash(spec: RunSpec, stage: Stage) -> str:
     it: a run may continue on another machine, and contents are compared by digests: of the files
     in a DatasetRecord, and of the records and first weights that a record links to.
     """
-    runtime = {"root", "corpus", "train", "test", "num_processes"}
+    runtime = {"root", "corpus", "train", "test", "num_processes", "cache_bytes"}
+    order = ("blend_temperature", "corpus_weight", "shuffle_shards")
     serving_runtime = {"host", "port", "startup_timeout_seconds"}
     dump = spec.model_dump(mode="json")
-    data = {key: value for key, value in dump["data"].items() if key not in runtime}
+    data = {
+        key: value
+        for key, value in dump["data"].items()
+        if key not in runtime and key not in order and key != "blend"
+    }
     data["vocabulary"]["file"] = bool(spec.data.vocabulary.file)
     model = {"name": spec.model.name, "config": spec.model.config}
     parts: dict[Stage, Json] = {
@@ -113,10 +125,9 @@ def stage_hash(spec: RunSpec, stage: Stage) -> str:
         Stage.TRAINING: {
             "model": model,
             **{key: dump[key] for key in ("seed", "objective", "optimizer", "batch")},
-            "training": {
-                "max_steps": spec.training.max_steps,
-                "num_epochs": spec.training.num_epochs,
-            },
+            "training": {key: dump["training"][key] for key in _RESULT_OF_TRAINING},
+            "order": {key: dump["data"][key] for key in order},
+            "blend": [{"name": part.name, "weight": part.weight} for part in spec.data.blend],
         },
         Stage.EVALUATION: {
             "model": model,

@@ -15,6 +15,8 @@ from pathlib import Path
 from pyfsb.errors import ConfigError
 
 S3_SCHEME = "s3://"
+HUB_SCHEMES = ("hf://", "modelscope://")
+"""Places of published weights; they are fetched by `pyfsb.models`, never read as storage."""
 
 
 def is_s3(uri: str) -> bool:
@@ -53,6 +55,8 @@ def normalise(uri: str) -> str:
 
 def absolute(uri: str) -> str:
     """Return the URI with a folder path made absolute against the working directory."""
+    if uri.startswith(HUB_SCHEMES):
+        return uri.rstrip("/")
     uri = normalise(uri)
     return uri if is_s3(uri) else os.path.abspath(Path(uri).expanduser())
 
