@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
+from pyfsb import storage
 from pyfsb.config import DataSpec, RunSpec
 from pyfsb.errors import ConfigError
 from pyfsb.schema import Json
@@ -66,7 +67,7 @@ class Placing:
             ConfigError: A path is neither on S3 nor on a claim.
         """
         checkpoint = run.model.checkpoint
-        if checkpoint:
+        if checkpoint and not storage.is_hub(checkpoint):
             checkpoint = self.place(to_claim(checkpoint), "run.model.checkpoint")
         return run.model_copy(
             update={

@@ -104,7 +104,10 @@ def set_value(value: Json, override: str) -> None:
 
 
 def _keep_reference(checkpoint: str) -> str:
-    return checkpoint if versions.is_reference(checkpoint) else storage.absolute(checkpoint)
+    """Return `name@alias`, and a name of which there is no folder, as they are; else a place."""
+    is_name = "/" not in checkpoint and not Path(checkpoint).exists()
+    is_kept = is_name or versions.is_reference(checkpoint)
+    return checkpoint if is_kept else storage.absolute(checkpoint)
 
 
 def _first_existing(path: str, root: str) -> str:

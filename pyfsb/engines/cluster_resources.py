@@ -182,7 +182,8 @@ def check_places(spec: RunSpec) -> None:
         if pattern.startswith("/"):
             raise ConfigError(_not_copied("data.corpus", pattern.rpartition("/")[0] or "/"))
     checkpoint = spec.model.checkpoint
-    if checkpoint and not checkpoint.startswith(_REMOTE):
+    is_hub = checkpoint is not None and storage.is_hub(checkpoint)
+    if checkpoint and not is_hub and not checkpoint.startswith(_REMOTE):
         raise ConfigError(_not_copied("model.checkpoint", checkpoint))
 
 

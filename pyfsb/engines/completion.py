@@ -8,8 +8,11 @@ the records that are there now. A record made otherwise stops the run: nothing i
 from __future__ import annotations
 
 import logging
+import os
+import re
 from collections import Counter
 from collections.abc import Iterable
+from typing import Final
 
 from pyfsb import records, storage
 from pyfsb.config import RunSpec, Stage, pin_checkpoint, stage_hash
@@ -28,6 +31,7 @@ from pyfsb.schema import Json, parse_yaml_mapping
 from pyfsb.storage.workspace import localise
 
 SPEC_NAME = "spec.yaml"
+_COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 _REMEDY = "choose another output, or remove that folder and those after it"
 _log = logging.getLogger(__name__)
 
@@ -116,12 +120,27 @@ def _check_base(spec: RunSpec, stage: Stage, place: str, record: Record) -> None
     if checkpoint is None or (stage is Stage.EVALUATION and spec.data.corpus):
         return
     links = [p for p in record.parents if p.kind in (WEIGHTS_KIND, "CheckpointRecord")]
+    if not (storage.is_s3(checkpoint) or os.path.isabs(checkpoint)):
+        _check_hub_base(place, checkpoint, links)
+        return
     now = records.find_record(checkpoint)
     digest = now.digest if now else records.describe_weights(localise(checkpoint))
     if digest not in {parent.digest for parent in links}:
         raise ConfigError(
             f"{place} started from other weights than those in {checkpoint}; {_REMEDY}"
         )
+
+
+def _check_hub_base(place: str, checkpoint: str, links: Iterable[Parent]) -> None:
+    """Compare repositories by name and stated commit: a branch may have moved on since.
+
+    A registered name is compared with any repository, because engines do not know the registry.
+    """
+    name, _, revision = checkpoint.partition("@")
+    found = [link.uri.partition("@") for link in links if storage.is_hub(link.uri)]
+    pins = [pin for repository, _, pin in found if repository == name or not storage.is_hub(name)]
+    if not pins or (_COMMIT.fullmatch(revision) and revision not in pins):
+        raise ConfigError(f"{place} started from other weights than {checkpoint}; {_REMEDY}")
 
 
 def _check_inputs(spec: RunSpec, place: str, record: DatasetRecord) -> None:

@@ -20,6 +20,7 @@ from pyfsb.storage.s3 import S3Backend
 from pyfsb.storage.uris import (
     absolute,
     glob_matches,
+    is_hub,
     is_s3,
     join,
     normalise,
@@ -36,6 +37,7 @@ __all__ = [
     "exists",
     "explain_os_error",
     "find_files",
+    "is_hub",
     "is_s3",
     "join",
     "list_files",

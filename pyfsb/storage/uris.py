@@ -16,12 +16,17 @@ from pyfsb.errors import ConfigError
 
 S3_SCHEME = "s3://"
 HUB_SCHEMES = ("hf://", "modelscope://")
-"""Places of published weights; they are fetched by `pyfsb.models`, never read as storage."""
+"""Repositories of models; only `pyfsb.models.hub` opens them."""
 
 
 def is_s3(uri: str) -> bool:
     """Say whether the URI lies in an object store."""
     return uri.startswith(S3_SCHEME)
+
+
+def is_hub(uri: str) -> bool:
+    """Say whether the URI names a repository of a model hub."""
+    return uri.startswith(HUB_SCHEMES)
 
 
 def split_s3(uri: str) -> tuple[str, str]:
@@ -42,6 +47,8 @@ def normalise(uri: str) -> str:
     Raises:
         ConfigError: The scheme is not one that storage knows.
     """
+    if is_hub(uri):
+        return uri.rstrip("/")
     if is_s3(uri):
         bucket, key = split_s3(uri)
         return S3_SCHEME + posixpath.join(bucket, posixpath.normpath(key) if key else "").rstrip(
@@ -55,10 +62,8 @@ def normalise(uri: str) -> str:
 
 def absolute(uri: str) -> str:
     """Return the URI with a folder path made absolute against the working directory."""
-    if uri.startswith(HUB_SCHEMES):
-        return uri.rstrip("/")
     uri = normalise(uri)
-    return uri if is_s3(uri) else os.path.abspath(Path(uri).expanduser())
+    return uri if is_s3(uri) or is_hub(uri) else os.path.abspath(Path(uri).expanduser())
 
 
 def join(uri: str, *parts: str) -> str:
@@ -84,7 +89,7 @@ def relative(uri: str, base: str, *, root: str) -> str:
 
 def resolve(link: str, base: str) -> str:
     """Undo `relative`: return the absolute URI of a link found in the folder `base`."""
-    if is_s3(link) or os.path.isabs(link):
+    if is_s3(link) or is_hub(link) or os.path.isabs(link):
         return normalise(link)
     return join(absolute(base), link)
 
