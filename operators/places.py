@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pyfsb import storage
-from pyfsb.config import DataSpec, RunSpec
+from pyfsb.config import DataSpec, MixtureSet, RunSpec
 from pyfsb.errors import ConfigError
 from pyfsb.schema import Json
 
@@ -88,13 +88,32 @@ class Placing:
             value = getattr(data, key)
             if isinstance(value, str):
                 paths[key] = self.place(value, f"run.data.{key}")
+        paths["blend"] = tuple(
+            part.model_copy(update={"uri": self.place(part.uri, f"run.data.blend {part.name}")})
+            for part in data.blend
+        )
+        sets = data.mixture.sets if data.mixture else ()
+        if data.mixture:
+            placed = tuple(self._place_set(part) for part in sets)
+            paths["mixture"] = data.mixture.model_copy(update={"sets": placed})
+        own = [path for part in sets for path in (part.train, part.test) if path]
+        is_remote = all("://" in one for one in (*data.corpus, *own))
         # Nothing is read below the root where every pattern is a URI and no task has files there.
-        if data.root != "." or run.evaluation.tasks or not all("://" in one for one in data.corpus):
+        if data.root != "." or run.evaluation.tasks or not is_remote:
             paths["root"] = self.place(data.root, "run.data.root")
         if vocabulary.file and ("://" in vocabulary.file or vocabulary.file.startswith("/")):
             place = self.place(vocabulary.file, "run.data.vocabulary.file")
             paths["vocabulary"] = vocabulary.model_copy(update={"file": place})
         return data.model_copy(update=paths)
+
+    def _place_set(self, part: MixtureSet) -> MixtureSet:
+        """Return a set of a mixture as pods see it; relative paths lie below the root."""
+        found = {
+            key: self.place(path, f"run.data.mixture {part.name}.{key}")
+            for key, path in (("train", part.train), ("test", part.test))
+            if path and "://" in path
+        }
+        return part.model_copy(update=found)
 
 
 def to_claim(uri: str) -> str:

@@ -20,6 +20,7 @@ import xxhash
 from pydantic import Field, TypeAdapter, ValidationError
 
 from pyfsb import __version__, storage
+from pyfsb.consumption import ResourceUse
 from pyfsb.errors import CheckpointError, DataError
 from pyfsb.schema import Json, Schema, canonical_json
 
@@ -127,6 +128,7 @@ class DatasetRecord(BaseRecord):
 class CheckpointRecord(BaseRecord):
     """Weights that `from_pretrained` loads, in the sub-folder `model/`."""
 
+    NOT_CONTENT: ClassVar[frozenset[str]] = BaseRecord.NOT_CONTENT | {"resources"}
     kind: Literal["CheckpointRecord"] = "CheckpointRecord"
     """Which record this is."""
     model: str
@@ -155,6 +157,8 @@ class CheckpointRecord(BaseRecord):
     """Tokens of an input at most, special ones included; of an n-gram model characters."""
     vocabulary_digest: str
     """sha256 of the pieces as canonical JSON."""
+    resources: ResourceUse | None = None
+    """What the training took; not part of the digest. None for a model that took no training."""
 
 
 class Score(Schema):

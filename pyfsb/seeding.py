@@ -46,13 +46,14 @@ def uniform(*keys: Key) -> NDArray[np.float64]:
     return (hash64(*keys) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def permute(index: Key, size: int, *keys: Key) -> NDArray[np.int64]:
+def permute(index: Key, size: Key, *keys: Key) -> NDArray[np.int64]:
     """Send positions of a keyed shuffle of `range(size)` to what stands there, in O(1) each.
 
     Args:
         index: Positions in [0, size).
-        size: Number of items; the map is a bijection of range(size).
-        keys: What the shuffle depends on, such as seed and epoch.
+        size: Number of items; the map is a bijection of range(size). An array gives each position
+            a shuffle of its own.
+        keys: What the shuffle depends on, such as seed and epoch; arrays as for `size`.
 
     Returns:
         Items, the shape of `index`.
@@ -61,26 +62,42 @@ def permute(index: Key, size: int, *keys: Key) -> NDArray[np.int64]:
         A balanced Feistel network with cycle walking (Black and Rogaway 2002); the round function
         is `hash64`, six rounds are our choice.
     """
-    items = np.atleast_1d(_as_uint64(index)).copy()
-    if items.size and int(items.max()) >= size:
-        raise IndexError(f"position {int(items.max())} of a shuffle of {size}")
-    half_bits = max(1, (max(1, size - 1).bit_length() + 1) // 2)
+    flat = np.array(_as_uint64(index)).reshape(-1)
+    sizes = _as_uint64(size)
+    if flat.size and np.any(flat >= sizes):
+        worst = int(np.argmax(flat >= sizes))
+        limit = int(sizes if sizes.ndim == 0 else sizes[worst])
+        raise IndexError(f"position {int(flat[worst])} of a shuffle of {limit}")
+    half_bits = _half_bits(sizes)
     round_keys = [hash64(*keys, size, number) for number in range(_NUM_ROUNDS)]
-    pending = np.arange(items.size)
-    flat = items.reshape(-1)
+    pending = np.arange(flat.size)
     while pending.size:
-        flat[pending] = _feistel(flat[pending], half_bits, round_keys)
-        pending = pending[flat[pending] >= np.uint64(size)]
-    return items.astype(np.int64).reshape(np.shape(index))
+        flat[pending] = _feistel(
+            flat[pending], _pick(half_bits, pending), [_pick(key, pending) for key in round_keys]
+        )
+        pending = pending[flat[pending] >= _pick(sizes, pending)]
+    return flat.astype(np.int64).reshape(np.shape(index))
 
 
-def _feistel(items: UInt64s, half_bits: int, round_keys: list[UInt64s]) -> UInt64s:
-    shift, mask = np.uint64(half_bits), np.uint64((1 << half_bits) - 1)
-    left, right = items >> shift, items & mask
+def _half_bits(sizes: UInt64s) -> UInt64s:
+    """Return half the bits of the smallest even-sized range of powers of two around each size."""
+    # frexp's exponent is the bit length; exact below 2**53.
+    bits = np.frexp(np.maximum(sizes, np.uint64(2)).astype(np.float64) - 1.0)[1]
+    return np.asarray((bits + 1) // 2).astype(np.uint64)
+
+
+def _pick(values: UInt64s, chosen: NDArray[np.intp]) -> UInt64s:
+    """Return the values of chosen positions; one value stands for all."""
+    return values if values.ndim == 0 else values[chosen]
+
+
+def _feistel(items: UInt64s, half_bits: UInt64s, round_keys: list[UInt64s]) -> UInt64s:
+    mask = (np.uint64(1) << half_bits) - np.uint64(1)
+    left, right = items >> half_bits, items & mask
     for round_key in round_keys:
         with np.errstate(over="ignore"):
             left, right = right, left ^ (_finalise(right + round_key) & mask)
-    return (left << shift) | right
+    return (left << half_bits) | right
 
 
 def _finalise(state: UInt64s) -> UInt64s:

@@ -5,7 +5,8 @@ Words, forms and passages in `samples/` are written for this project; this scrip
 together, always in the same way. The result has the layout of the real benchmark files, so the
 same run spec works on both. Rows carry the name of what they were made from: the benchmark files
 their form (`template`), of which training and held-out files share none; the files of one's own
-their set (`template_name`), of which no two share a form, a message body or a marked word.
+their set (`template_name`), of which no two share a form, a message body, a marked word or an
+opinion.
 """
 
 from __future__ import annotations
@@ -124,6 +125,21 @@ def pairs(words: Row, per_set: int) -> list[Row]:
     return shuffled(rows)
 
 
+def ratings(words: Row) -> list[Row]:
+    """Return what guests say about a hotel, with their stars: names and labels of its own."""
+    parts, rows = words["ratings"], []
+    for number in range(NUM_SETS):
+        forms, things = dealt(parts["forms"], number), dealt(parts["things"], number)
+        for stars, opinions in parts["opinions"].items():
+            for opinion in dealt(opinions, number):
+                rows += [
+                    {"comment": form.format(t=thing, o=opinion), "stars": stars,
+                     TEMPLATE: f"set-{number}"}
+                    for form in forms for thing in things
+                ]  # fmt: skip
+    return shuffled(rows)
+
+
 def entities(words: Row, per_set: int) -> list[Row]:
     """Return reviews with products and opinions marked, some without either."""
     marked, rows = words["marked"], []
@@ -234,6 +250,7 @@ def make_files() -> dict[str, str]:
             [{"id": row["id"], "sentence": row["sentence"]} for row in dev[:100]]
         ),
         "own/messages.csv": to_csv(messages(words)),
+        "own/ratings.csv": to_csv(ratings(words)),
         "own/questions.csv": to_csv(pairs(words, 60)),
         "own/reviews.jsonl": to_lines(entities(words, 60)),
     }

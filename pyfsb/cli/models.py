@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`fsb models`: what the registry knows, and the versions in the model store."""
+"""`fsb models`: what the registry knows, weights of the hubs, versions in the model store."""
 
 from __future__ import annotations
 
@@ -25,6 +25,14 @@ def add_commands(commands: Commands) -> None:
     show.add_argument("name", metavar="NAME", help="name, alias or hub id")
     add_output(show)
     show.set_defaults(handler=_show)
+    fetch = verbs.add_parser("fetch", help="bring a hub's weights here, for runs without network")
+    fetch.add_argument(
+        "uri",
+        metavar="MODEL",
+        help="hf://ORG/NAME[@REVISION], modelscope://ORG/NAME[@REVISION] or a registered name",
+    )
+    add_output(fetch)
+    fetch.set_defaults(handler=_fetch)
     versions.add_verbs(verbs)
 
 
@@ -58,4 +66,19 @@ def _show(arguments: argparse.Namespace) -> int:
         print_json(entry.to_json())
     else:
         print_text(to_yaml(entry.to_json()))
+    return EXIT_OK
+
+
+def _fetch(arguments: argparse.Namespace) -> int:
+    from pyfsb.models.hub import HubUri, bring, is_hub_uri, parse_hub_uri
+
+    if is_hub_uri(arguments.uri):
+        uri = parse_hub_uri(arguments.uri)
+    else:
+        uri = HubUri(hub="hf", name=find_entry(arguments.uri).hub_id, revision="main")
+    snapshot = bring(uri)
+    if arguments.form == "json":
+        print_json({"uri": snapshot.uri, "folder": str(snapshot.folder)})
+    else:
+        print_text(f"{snapshot.uri}\n{snapshot.folder}")
     return EXIT_OK

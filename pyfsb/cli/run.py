@@ -139,7 +139,7 @@ def _check_names(spec: RunSpec) -> None:
         return
     evaluation, serving = spec.evaluation, spec.serving
     tasks = [task.name for task in resolve_tasks(evaluation.tasks)]
-    if spec.data.train:
+    if spec.has_labelled_rows:
         tasks.append(spec.own_task.name)
     named = [("evaluation.overrides", name) for name in evaluation.overrides]
     for setting, name in [*named, *([("serving.task", serving.task)] if serving.task else [])]:
@@ -207,15 +207,17 @@ def _reads(spec: RunSpec, stage: Stage) -> list[str]:
     """Return the places a stage reads."""
     root, stages = spec.data.root, spec.stages
     if stage is Stage.DATA:
-        own = [path for path in (spec.data.train, spec.data.test) if path]
+        own = list(spec.labelled_files)
         return [*(storage.join(root, pattern) for pattern in spec.data.corpus), *own]
     first = [spec.model.checkpoint] if spec.model.checkpoint else []
     if stage is Stage.TRAINING:
-        return [storage.join(spec.output_of(Stage.DATA), "corpus"), *first]
+        corpus = [storage.join(spec.output_of(Stage.DATA), "corpus")] if spec.data.corpus else []
+        return [*corpus, *(part.uri for part in spec.data.blend), *first]
     if stage is Stage.EVALUATION:
         base = [spec.output_of(Stage.TRAINING)] if Stage.TRAINING in stages else first
         tasks = resolve_tasks(spec.evaluation.tasks)
         files = [storage.join(root, path) for task in tasks for path in (task.train, task.test)]
-        own = [storage.join(spec.output_of(Stage.DATA), "labelled")] if spec.data.train else []
+        labelled = storage.join(spec.output_of(Stage.DATA), "labelled")
+        own = [labelled] if spec.has_labelled_rows else []
         return [*base, *files, *own]
     return [spec.output_of(Stage.EVALUATION)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 
-from pyfsb.cli import summary
+from pyfsb.cli import summary, train
 from pyfsb.cli.arguments import Commands, add_output, add_spec, read_spec
 from pyfsb.cli.run import check
 from pyfsb.config import Stage
@@ -28,6 +28,8 @@ def add_commands(commands: Commands) -> None:
         add_spec(parser)
         add_output(parser)
         parser.set_defaults(handler=_run, stage=stage)
+        if stage is Stage.TRAINING:
+            train.add_verb(verbs)
 
 
 def _run(arguments: argparse.Namespace) -> int:

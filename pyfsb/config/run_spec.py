@@ -63,9 +63,9 @@ class RunSpec(Schema):
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The stages this spec asks for, in order."""
-        scores = bool(self.evaluation.tasks or self.data.train)
+        scores = bool(self.evaluation.tasks or self.has_labelled_rows)
         wanted = {
-            Stage.DATA: bool(self.data.corpus or self.data.train),
+            Stage.DATA: bool(self.data.corpus or self.has_labelled_rows),
             Stage.TRAINING: bool(self.data.corpus or self.data.blend),
             Stage.EVALUATION: scores,
             Stage.LEADERBOARD: scores,
@@ -74,8 +74,28 @@ class RunSpec(Schema):
         return tuple(stage for stage in Stage if wanted[stage])
 
     @property
+    def has_labelled_rows(self) -> bool:
+        """Whether there are rows of the user's own: one file, or a mixture of sets."""
+        return bool(self.data.train or self.data.mixture)
+
+    @property
+    def labelled_files(self) -> tuple[str, ...]:
+        """The files of those rows, in the order in which they are read."""
+        data = self.data
+        if data.mixture is None:
+            return tuple(path for path in (data.train, data.test) if path)
+        return tuple(
+            storage.resolve(path, data.root)
+            for part in data.mixture.sets
+            for path in (part.train, part.test)
+            if path
+        )
+
+    @property
     def own_task(self) -> TaskSpec:
-        """The task of `data.train`, read from its file by `load_spec`."""
+        """The task of those rows, read from its file by `load_spec`."""
+        if self.data.mixture:
+            return self.data.mixture.task
         if isinstance(self.data.task, str):
             raise ConfigError(f"data.task = {self.data.task!r} was not read; use load_spec")
         return self.data.task
@@ -119,6 +139,7 @@ def stage_hash(spec: RunSpec, stage: Stage) -> str:
         if key not in runtime and key not in order and key != "blend"
     }
     data["vocabulary"]["file"] = bool(spec.data.vocabulary.file)
+    sampling = _take_sampling(data.get("mixture"))
     model = {"name": spec.model.name, "config": spec.model.config}
     parts: dict[Stage, Json] = {
         Stage.DATA: {"seed": spec.seed, "data": data},
@@ -132,6 +153,7 @@ def stage_hash(spec: RunSpec, stage: Stage) -> str:
         Stage.EVALUATION: {
             "model": model,
             "evaluation": dump["evaluation"],
+            **sampling,
         },
         Stage.LEADERBOARD: {},
         Stage.SERVING: {
@@ -139,6 +161,17 @@ def stage_hash(spec: RunSpec, stage: Stage) -> str:
         },
     }
     return digest(parts[stage])
+
+
+def _take_sampling(mixture: Json | None) -> Json:
+    """Take from a mixture what the data stage does not depend on; return how it is sampled."""
+    if not mixture:
+        return {}
+    weights = {}
+    for part in mixture["sets"]:
+        weights[part["name"]] = part.pop("weight")
+        del part["train"], part["test"]
+    return {"mixture": {"temperature": mixture.pop("temperature"), "weights": weights}}
 
 
 def available_cores() -> int:

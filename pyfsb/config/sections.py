@@ -8,9 +8,9 @@ these two files and nowhere else. Never reads a file.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from pyfsb.config.training_sections import (
     BatchSpec,
@@ -20,6 +20,7 @@ from pyfsb.config.training_sections import (
     PositiveInt,
     Ratio,
 )
+from pyfsb.errors import did_you_mean, nearest_names
 from pyfsb.schema import Schema
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")]
@@ -53,8 +54,10 @@ class ModelSpec(Schema):
     config: dict[str, bool | int | float | str] = {}
     """Overrides of the entry's architecture config, such as `hidden_size: 128`."""
     checkpoint: str | None = None
-    """Folder or s3:// of the first weights (a run's training folder, or a Hugging Face folder with
-    safetensors), or a version of the model store: name@alias or name@3. None: random weights."""
+    """First weights: a folder or s3:// (a run's training folder, or a Hugging Face folder with
+    safetensors), hf://org/name or modelscope://org/name with or without @revision, a registered
+    name (its published weights), or a version of the model store: name@alias or name@3. None:
+    random weights."""
 
 
 class VocabularySpec(Schema):
@@ -113,6 +116,109 @@ class BlendPart(Schema):
     samples to the power of 1 / data.blend_temperature."""
 
 
+class MixtureSet(Schema):
+    """One labelled set of a mixture, with its own fields and labels."""
+
+    name: Name
+    """Its name in records, scores and messages."""
+    train: str
+    """Training rows: jsonl, json, CSV or TSV, relative to data.root."""
+    test: str | None = None
+    """Rows to score, in the same form. None splits them off `train`, as data.held_out_* say."""
+    text: str = "text"
+    """Column or key of the (first) text."""
+    text_pair: str | None = None
+    """Column or key of the second text; required by family pair."""
+    label: str = "label"
+    """Column or key of the label; family tag: of the entities."""
+    label_map: dict[str, str] = {}
+    """The set's labels (tag: entity types), each with the mixture's label that it becomes. Empty:
+    the set uses the mixture's labels."""
+    drop_unmapped: bool = False
+    """Leave out and count rows with any other label. False: such a row is an error."""
+    weight: PositiveFloat | None = None
+    """Its share of the training rows, against the weights of the others. None takes its number
+    of rows to the power of 1 / temperature."""
+    template: str | None = None
+    """Column or key of the name of the template that a row was made from, as in a task; names are
+    compared within the set."""
+
+    @field_validator("label_map", mode="before")
+    @classmethod
+    def _name_by_text(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {_label_text(key): _label_text(label) for key, label in value.items()}
+
+
+class MixtureSpec(Schema):
+    """Several labelled sets that one model is fine-tuned on, and scored on one by one."""
+
+    name: Name = "mixture"
+    """Name of the task that the model learns."""
+    family: Literal[Family.CLASSIFY, Family.PAIR, Family.TAG] = Family.CLASSIFY
+    """As of a task; the same for all sets."""
+    labels: tuple[str, ...]
+    """The model's labels (tag: entity types), which those of the sets become."""
+    sets: tuple[MixtureSet, ...]
+    """The sets; a set need not have every label."""
+    temperature: PositiveFloat = 1.0
+    """Above 1, small sets get more than their share, as data.blend_temperature."""
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _name_by_text(cls, value: Any) -> Any:
+        return [_label_text(item) for item in value] if isinstance(value, list | tuple) else value
+
+    @model_validator(mode="after")
+    def _sets_fit(self) -> Self:
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("labels must not repeat")
+        num_needed = 1 if self.family is Family.TAG else 2
+        if len(self.labels) < num_needed:
+            known = ", ".join(self.labels) or "none"
+            raise ValueError(f"family {self.family.value} needs {num_needed} labels, here: {known}")
+        if not self.sets:
+            raise ValueError("sets must be at least one")
+        names = [part.name for part in self.sets]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two sets are named {twice[0]!r}; every set needs a name of its own")
+        for part in self.sets:
+            self._check_set(part)
+        return self
+
+    def _check_set(self, part: MixtureSet) -> None:
+        if (self.family is Family.PAIR) != (part.text_pair is not None):
+            raise ValueError(
+                f"set {part.name!r}: family pair, and only it, needs text_pair (the second "
+                "text's key)"
+            )
+        for own, label in part.label_map.items():
+            if label not in self.labels:
+                near = did_you_mean(nearest_names(label, self.labels))
+                known = ", ".join(self.labels[:20])
+                raise ValueError(
+                    f"set {part.name!r}: label_map turns {own!r} into {label!r}, which is not one "
+                    f"of labels ({known}){near}"
+                )
+
+    @property
+    def task(self) -> TaskSpec:
+        """The task that the mixture's rows make, once they are in one form."""
+        return TaskSpec(
+            name=self.name,
+            family=self.family,
+            text_pair="text_pair" if self.family is Family.PAIR else None,
+            labels=self.labels,
+        )
+
+
+def _label_text(value: Any) -> Any:
+    """Return a label that YAML reads as a number as the text that it has in a file."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 class DataSpec(Schema):
     """Raw text, labelled rows, and how they become tokens."""
 
@@ -145,6 +251,8 @@ class DataSpec(Schema):
         Discriminator(_task_form),
     ] = TaskSpec()
     """What the labelled rows are: the fields of a task, or the path of a YAML file with them."""
+    mixture: MixtureSpec | None = None
+    """Several labelled sets in place of train, test and task. None: there is one, or none."""
     held_out_ratio: Ratio = 0.2
     """Share of `train` held out when `test` is None."""
     held_out_rows: PositiveInt = 300
@@ -162,6 +270,12 @@ class DataSpec(Schema):
     """Bytes of shards that a node keeps of a corpus on S3; two windows must fit. None keeps all."""
     corpus_includes_train: bool = False
     """Add the texts of the labelled training rows (never the held-out ones) to the corpus."""
+
+    @model_validator(mode="after")
+    def _rows_come_from_one_place(self) -> Self:
+        if self.mixture and (self.train or self.test or self.task != TaskSpec()):
+            raise ValueError("mixture stands in place of train, test and task; give one of them")
+        return self
 
 
 class ObjectiveSpec(Schema):

@@ -1,26 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Labelled rows: one reader for every form they come in, validated before anything is trained.
 
-`read_rows` gives plain mappings from jsonl, CSV or TSV; `parse_rows` turns them into `Example`s by
-a `TaskSpec` and names every wrong row; `hold_out` splits a file so that no text and no template
-stands on both sides, `check_split` refuses a split of no use. Used by the data stage for a user's
-own file and by evaluation for the CLUE tasks.
+`parse_rows` turns the mappings of `row_files` into `Example`s by a `TaskSpec` and names every wrong
+row; `hold_out` splits a file so that no text and no template stands on both sides, `check_split`
+refuses a split of no use. Used by the data stage for a user's own files and by evaluation for the
+CLUE tasks.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from pyfsb import storage
 from pyfsb.config import Family, TaskSpec
 from pyfsb.data.dedup import text_key
-from pyfsb.data.readers import read_lines
+from pyfsb.data.row_files import read_rows
 from pyfsb.data.splitting import choose_held_out
 from pyfsb.errors import DataError, did_you_mean, nearest_names
 from pyfsb.schema import Json, Schema
@@ -29,7 +27,6 @@ _MAX_PROBLEMS = 20
 """Wrong rows that one error names."""
 _SPAN = re.compile(r"(\d+)-(\d+):(.*?)(?= \d+-\d+:|$)", re.DOTALL)
 """One span as `entities_text` writes it; types may hold spaces."""
-csv.field_size_limit(1 << 24)
 
 
 class Entity(Schema):
@@ -95,24 +92,6 @@ def parse_spans(text: str) -> frozenset[tuple[int, int, str]]:
     return frozenset((int(start), int(end), kind) for start, end, kind in _SPAN.findall(text))
 
 
-def read_rows(path: Path) -> Iterator[tuple[int, Json]]:
-    """Yield line number and mapping of each row of a jsonl, CSV or TSV file.
-
-    CSV is comma-separated with a header and double quotes; TSV is split at tabs, without quotes.
-
-    Raises:
-        DataError: A line is not UTF-8 or not JSON, or a CSV row has another number of fields.
-    """
-    if path.suffix.lower() == ".csv":
-        yield from _read_csv(path)
-    elif path.suffix.lower() == ".tsv":
-        yield from _read_tsv(path)
-    else:
-        for number, raw in enumerate(read_lines(path), start=1):
-            if raw.strip():
-                yield number, _json_row(raw, path, number)
-
-
 def parse_rows(
     rows: Iterable[tuple[int, Json]],
     task: TaskSpec,
@@ -161,7 +140,7 @@ def with_labels(task: TaskSpec, rows: Iterable[tuple[int, Json]], *, source: str
     problems: list[str] = []
     for number, row in rows:
         try:
-            found |= _labels_in(row, task)
+            found |= labels_in(row, task)
         except ValueError as exc:
             problems.append(f"line {number}: {exc}")
     if len(found) < _num_labels_needed(task):
@@ -174,6 +153,21 @@ def with_labels(task: TaskSpec, rows: Iterable[tuple[int, Json]], *, source: str
             "that holds them)"
         )
     return task.model_copy(update={"labels": tuple(sorted(found))})
+
+
+def labels_in(row: Json, task: TaskSpec) -> set[str]:
+    """Return the label of a row, or the types of its entities, as they stand in the file.
+
+    Raises:
+        ValueError: There is no such field, or it holds none.
+    """
+    value = _field(row, task.label)
+    if task.family is Family.TAG:
+        return {entity.type for entity in _entities(value)}
+    label = "" if value is None else str(value).strip()
+    if not label:
+        raise ValueError(f"{task.label} = {value!r} is not a label")
+    return {label}
 
 
 def hold_out(
@@ -257,16 +251,6 @@ def _wrong_rows(problems: Sequence[str], source: str) -> DataError:
     return DataError(f"{source}: {len(problems)} wrong rows:\n  {shown}{tail}")
 
 
-def _labels_in(row: Json, task: TaskSpec) -> set[str]:
-    value = _field(row, task.label)
-    if task.family is Family.TAG:
-        return {entity.type for entity in _entities(value)}
-    label = "" if value is None else str(value).strip()
-    if not label:
-        raise ValueError(f"{task.label} = {value!r} is not a label")
-    return {label}
-
-
 def _field(row: Json, name: str) -> Any:
     if name not in row:
         raise ValueError(f"no field {name!r}; the row has {', '.join(map(repr, row))}")
@@ -340,60 +324,3 @@ def _entities(value: object) -> list[Entity]:
     except (TypeError, ValueError, AttributeError):
         pass
     raise ValueError(f"{value!r} is not a list of {{start, end, type}}")
-
-
-def _json_row(raw: bytes, path: Path, number: int) -> Json:
-    try:
-        row = json.loads(raw.decode("utf-8"))
-        if b"\\u" in raw:  # an escape may be half a character, which no file can hold
-            json.dumps(row, ensure_ascii=False).encode()
-    except UnicodeEncodeError as exc:
-        half = exc.object[exc.start]
-        raise DataError(f"{path}: line {number}: {half!r} is half a character") from None
-    except UnicodeDecodeError as exc:
-        raise DataError(f"{path}: line {number}: not UTF-8 at byte {exc.start}") from None
-    except ValueError as exc:
-        raise DataError(f"{path}: line {number}: not JSON: {exc}") from None
-    if not isinstance(row, dict):
-        raise DataError(f"{path}: line {number}: expected an object, got {raw[:60]!r}")
-    return row
-
-
-def _read_csv(path: Path) -> Iterator[tuple[int, Json]]:
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as exc:
-        line = path.read_bytes()[: exc.start].count(b"\n") + 1
-        raise DataError(f"{path}: line {line}: not UTF-8; save the file as UTF-8") from None
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    header: list[str] = []
-    try:
-        for fields in reader:
-            if not header:
-                header = [name.strip() for name in fields]
-            elif len(fields) == len(header):
-                yield reader.line_num, dict(zip(header, fields, strict=True))
-            elif fields:
-                raise DataError(
-                    f"{path}: line {reader.line_num}: {len(fields)} fields, the header has "
-                    f"{len(header)} ({', '.join(header)}); quote texts that hold commas"
-                )
-    except csv.Error as exc:
-        raise DataError(f"{path}: line {reader.line_num}: {exc}") from None
-
-
-def _read_tsv(path: Path) -> Iterator[tuple[int, Json]]:
-    header: list[str] = []
-    for number, raw in enumerate(read_lines(path), start=1):
-        try:
-            fields = raw.decode("utf-8").split("\t")
-        except UnicodeDecodeError as exc:
-            raise DataError(f"{path}: line {number}: not UTF-8 at byte {exc.start}") from None
-        if not header:
-            header = fields
-        elif len(fields) == len(header):
-            yield number, dict(zip(header, fields, strict=True))
-        elif raw.strip():
-            raise DataError(
-                f"{path}: line {number}: {len(fields)} fields, the header has {len(header)}"
-            )

@@ -31,6 +31,7 @@ from pyfsb.data.dedup import SeenTexts
 from pyfsb.data.documents import Counts, Document, Rejected
 from pyfsb.data.filters import drop_short
 from pyfsb.data.normalizing import normalise_text
+from pyfsb.data.own_rows import TRAIN_NAME, read_labelled
 from pyfsb.data.segmenting import load_cutter
 from pyfsb.data.shards import NUM_SPECIAL_TOKENS, ShardWriter
 from pyfsb.data.tokenizing import DocumentTokenizer, cut_samples
@@ -64,7 +65,7 @@ def prepare(spec: RunSpec) -> list[DatasetRecord]:
     """
     workspace = Workspace(spec.output_of(Stage.DATA))
     made: list[DatasetRecord] = []
-    if spec.data.train:
+    if spec.has_labelled_rows:
         made.append(_complete(workspace, LABELLED_FOLDER) or _prepare_labelled(spec, workspace))
     if spec.data.corpus:
         made.append(_complete(workspace, CORPUS_FOLDER) or _prepare_corpus(spec, workspace))
@@ -77,26 +78,15 @@ def _complete(workspace: Workspace, name: str) -> DatasetRecord | None:
 
 
 def _prepare_labelled(spec: RunSpec, workspace: Workspace) -> DatasetRecord:
-    """Validate the user's rows and split them."""
-    started, data = time.monotonic(), spec.data
-    source = str(data.train)
-    path = readers.local_path("", source)
-    task = labelled.with_labels(spec.own_task, labelled.read_rows(path), source=source)
-    examples = labelled.parse_rows(labelled.read_rows(path), task, source=source)
-    inputs = [path]
-    if data.test:
-        test_path = readers.local_path("", data.test)
-        inputs.append(test_path)
-        held = labelled.parse_rows(labelled.read_rows(test_path), task, source=data.test)
-        train = examples
-    else:
-        train, held = labelled.hold_out(
-            examples, ratio=data.held_out_ratio, min_rows=data.held_out_rows, seed=spec.seed
-        )
-    labelled.check_split(train, held, task, source=source)
+    """Validate the user's rows, split them and write them down."""
+    started = time.monotonic()
+    found = read_labelled(spec)
     partial = _partial_folder(workspace, LABELLED_FOLDER)
-    labelled.write_examples(train, partial / "train.jsonl")
-    labelled.write_examples(held, partial / "held_out.jsonl")
+    for name, rows in found.files.items():
+        (partial / name).parent.mkdir(exist_ok=True)
+        labelled.write_examples(rows, partial / name)
+    inputs = [readers.local_path("", uri) for uri in spec.labelled_files]
+    num_kept = sum(len(rows) for rows in found.files.values())
     record = DatasetRecord(
         run=spec.name,
         created_at=records.now(),
@@ -104,17 +94,20 @@ def _prepare_labelled(spec: RunSpec, workspace: Workspace) -> DatasetRecord:
         config_hash=stage_hash(spec, Stage.DATA),
         seeds=(spec.seed,),
         form="labelled",
-        files=records.describe_files(partial, partial.glob("*.jsonl")),
+        files=records.describe_files(partial, partial.rglob("*.jsonl")),
         inputs=_describe_inputs(inputs, [item.name for item in inputs]),
-        num_read=len(train) + len(held),
-        num_kept=len(train) + len(held),
-        dropped={},
-        splits={"train": len(train), "held_out": len(held)},
-        labels=task.labels,
-        task=task.to_json(),
+        num_read=num_kept + sum(found.dropped.values()),
+        num_kept=num_kept,
+        dropped=found.dropped,
+        splits=found.splits,
+        labels=found.task.labels,
+        task=found.task.to_json(),
     )
     _publish(workspace, partial, LABELLED_FOLDER, record)
-    _log.info("%s: %d training rows, %d held out", task.name, len(train), len(held))
+    _log.info(
+        "%s: %d training rows, %d held out, dropped: %s",
+        found.task.name, found.splits["train"], found.splits["held_out"], found.dropped or "none",
+    )  # fmt: skip
     return record
 
 
@@ -212,9 +205,12 @@ def _set_aside(item: Rejected, file: BinaryIO | None) -> None:
 
 def _train_texts(workspace: Workspace) -> list[str]:
     """Return the texts of the labelled training rows; held-out texts stay unseen."""
-    if not storage.exists(storage.join(workspace.uri, LABELLED_FOLDER, records.RECORD_NAME)):
+    record = _complete(workspace, LABELLED_FOLDER)
+    if record is None:
         raise ConfigError("data.corpus_includes_train is true, but data.train is not set")
-    rows = labelled.load_examples(workspace.pull(LABELLED_FOLDER) / LABELLED_FOLDER / "train.jsonl")
+    folder = workspace.pull(LABELLED_FOLDER) / LABELLED_FOLDER
+    names = [file.path for file in record.files if file.path.endswith(TRAIN_NAME)]
+    rows = (row for name in names for row in labelled.load_examples(folder / name))
     texts = [text for row in rows for text in (row.text, row.text_pair) if text]
     return list(dict.fromkeys(texts))
 

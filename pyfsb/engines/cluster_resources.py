@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from pyfsb import storage
 from pyfsb.config import RunSpec, Stage, stage_hash
+from pyfsb.config.sections import MixtureSet
 from pyfsb.errors import ConfigError, FsbError
 from pyfsb.resources import (
     API_VERSION,
@@ -181,6 +182,9 @@ def check_places(spec: RunSpec) -> None:
     for pattern in spec.data.corpus:
         if pattern.startswith("/"):
             raise ConfigError(_not_copied("data.corpus", pattern.rpartition("/")[0] or "/"))
+    for part in spec.data.blend:
+        if not part.uri.startswith(_REMOTE):
+            raise ConfigError(_not_copied(f"data.blend {part.name}.uri", part.uri))
     checkpoint = spec.model.checkpoint
     is_hub = checkpoint is not None and storage.is_hub(checkpoint)
     if checkpoint and not is_hub and not checkpoint.startswith(_REMOTE):
@@ -205,9 +209,23 @@ def upload_inputs(spec: RunSpec) -> RunSpec:
     }
     file = _upload(spec.output, "data.vocabulary.file", data.vocabulary.file)
     paths["vocabulary"] = data.vocabulary.model_copy(update={"file": file})
+    if data.mixture:
+        sets = tuple(_upload_set(spec, part) for part in data.mixture.sets)
+        paths["mixture"] = data.mixture.model_copy(update={"sets": sets})
     if not data.root.startswith(_REMOTE):  # nothing is read from it, see `check_places`
         paths["root"] = storage.join(spec.output, "inputs")
     return spec.model_copy(update={"data": data.model_copy(update=paths)})
+
+
+def _upload_set(spec: RunSpec, part: MixtureSet) -> MixtureSet:
+    """Return a set of a mixture with the files of this machine's disk on storage."""
+    root, places = spec.data.root, {"train": part.train, "test": part.test}
+    for key, path in places.items():
+        is_below_remote = root.startswith(_REMOTE) and not str(path).startswith("/")
+        if path and not path.startswith(_REMOTE) and not is_below_remote:
+            setting = f"data.mixture, set {part.name}: {key}"
+            places[key] = _upload(spec.output, setting, storage.resolve(path, root))
+    return part.model_copy(update=places)
 
 
 def _upload(output: str, key: str, path: str | None) -> str | None:

@@ -40,7 +40,7 @@ def record_places(spec: RunSpec, stage: Stage) -> list[str]:
     """Return the folders in which a stage leaves its records; none for the leaderboard."""
     output = spec.output_of(stage)
     if stage is Stage.DATA:
-        folders = {LABELLED_FOLDER: spec.data.train, CORPUS_FOLDER: spec.data.corpus}
+        folders = {LABELLED_FOLDER: spec.has_labelled_rows, CORPUS_FOLDER: spec.data.corpus}
         return [storage.join(output, name) for name, is_wanted in folders.items() if is_wanted]
     return [] if stage is Stage.LEADERBOARD else [output]
 
@@ -150,7 +150,7 @@ def _check_inputs(spec: RunSpec, place: str, record: DatasetRecord) -> None:
     """
     data = spec.data
     if record.form == "labelled":
-        now = [_read_entry(uri) for uri in (data.train, data.test) if uri]
+        now = [_read_entry(uri) for uri in spec.labelled_files]
     else:
         files = [file for pattern in data.corpus for file in storage.find_files(data.root, pattern)]
         now = [FileEntry(path=file.path, num_bytes=file.num_bytes, xxh3="") for file in files]

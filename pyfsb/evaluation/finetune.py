@@ -6,32 +6,35 @@ Called by `run` on every rank; ends with a checkpoint that `pyfsb.load` and the 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from pyfsb import records
-from pyfsb.config import Family, FinetuneSpec, ParallelismSpec
+from pyfsb.config import Family, FinetuneSpec, ParallelismSpec, TrainingSpec
 from pyfsb.data.labelled import Example
+from pyfsb.data.splitting import choose_held_out
+from pyfsb.errors import DataError
 from pyfsb.evaluation.protocol import Task
-from pyfsb.inference.encoding import EncodedRow, encode_rows, pad_rows
-from pyfsb.inference.protocol import TextInput
-from pyfsb.inference.tag import bio_labels, encode_entities
+from pyfsb.evaluation.rows import SetRows
+from pyfsb.evaluation.sources import RowSource
+from pyfsb.inference.tag import bio_labels
 from pyfsb.models.loading import check_fits, load_model, load_tokenizer, max_positions
 from pyfsb.processes import StopRequest
 from pyfsb.records import Parent
-from pyfsb.schema import digest
+from pyfsb.schema import Json, digest
 from pyfsb.storage.workspace import Workspace
 from pyfsb.training.batching import StepPlanner
-from pyfsb.training.checkpoint import FOLDER as STATE_FOLDER
+from pyfsb.training.best import FOLDER as BEST_FOLDER
 from pyfsb.training.distributed import ProcessGroup
+from pyfsb.training.order import Part as OrderedPart
+from pyfsb.training.order import SampleOrder, build_order
 from pyfsb.training.progress import Part
-from pyfsb.training.protocol import Batch
 from pyfsb.training.session import Session, publish_checkpoint, train_to_end
+from pyfsb.training.state_files import FOLDER as STATE_FOLDER
 
 _SAVE_EVERY_STEPS = 200
 
@@ -46,49 +49,6 @@ class Base:
     """Name of the registry entry."""
     uri: str
     """Where it lies on storage."""
-
-
-class RowSource:
-    """Labelled rows as training samples."""
-
-    def __init__(
-        self, rows: Sequence[EncodedRow], examples: Sequence[Example], task: Task, *, pad_id: int
-    ) -> None:
-        """Keep encoded rows and their gold answers."""
-        self._rows = rows
-        self._pad_id = pad_id
-        self._family = task.spec.family
-        self.lengths = np.array([len(row.ids) for row in rows], dtype=np.int64)
-        if self._family is Family.TAG:
-            labels = bio_labels(task.spec.labels)
-            self._tags = [
-                encode_entities(
-                    row, [(e.start, e.end, e.type) for e in example.entities or ()], labels
-                )
-                for row, example in zip(rows, examples, strict=True)
-            ]
-        else:
-            number_of = {label: number for number, label in enumerate(task.spec.labels)}
-            self._targets = [number_of[str(example.label)] for example in examples]
-
-    def collate(self, sample_ids: NDArray[np.int64], epoch: int) -> Batch:
-        """Return the batch of these rows; the pass does not matter."""
-        chosen = sample_ids.tolist()
-        inputs = pad_rows([self._rows[number] for number in chosen], pad_id=self._pad_id)
-        num_tokens = int(inputs["attention_mask"].sum())
-        if self._family is not Family.TAG:
-            inputs["target_ids"] = torch.tensor([self._targets[number] for number in chosen])
-            return Batch(inputs=inputs, num_targets=len(chosen), num_tokens=num_tokens)
-        width = inputs["input_ids"].shape[1]
-        positions = [
-            row * width + place
-            for row, number in enumerate(chosen)
-            for place in self._tags[number][0]
-        ]
-        targets = [target for number in chosen for target in self._tags[number][1]]
-        inputs["target_positions"] = torch.tensor(positions, dtype=torch.int64)
-        inputs["target_ids"] = torch.tensor(targets, dtype=torch.int64)
-        return Batch(inputs=inputs, num_targets=len(targets), num_tokens=num_tokens)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,14 +73,24 @@ class Finetuning:
     """Processes and ZeRO stage."""
     parents: tuple[Parent, ...]
     """Links for the record: the base and the rows."""
+    training: TrainingSpec
+    """Of it only what is watched and told: hang timeout, energy, MLflow."""
     part: Part
     """Its place among the evaluation's fine-tunings, for progress reports."""
+    sets: Sequence[SetRows] = ()
+    """Of a mixture its sets, in the order of the rows."""
+    temperature: float = 1.0
+    """Of a mixture: above 1, small sets get more than their share."""
 
     @property
     def config_hash(self) -> str:
         """Digest of everything but the parents that decides the result."""
         settings = self.settings.to_json()
-        return digest({"settings": settings, "seed": self.seed, "task": self.task.spec.to_json()})
+        value: Json = {"settings": settings, "seed": self.seed, "task": self.task.spec.to_json()}
+        if self.sets:
+            value["weights"] = {part.name: part.weight for part in self.sets}
+            value["temperature"] = self.temperature
+        return digest(value)
 
 
 def finetune(work: Finetuning, group: ProcessGroup, stop: StopRequest) -> bool:
@@ -152,9 +122,19 @@ def finetune(work: Finetuning, group: ProcessGroup, stop: StopRequest) -> bool:
             task=work.task.name,
             labels=tuple(_output_labels(work.task)),
         )
-        work.workspace.remove(STATE_FOLDER)
+        for folder in (STATE_FOLDER, BEST_FOLDER):
+            work.workspace.remove(folder)
     group.barrier()
     return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rows:
+    """Rows in the order of their numbers as samples: those to train on, then the others."""
+
+    examples: list[Example]
+    num_train: list[int]
+    """Training rows of each set; of a task that is no mixture one number."""
 
 
 def _build_session(work: Finetuning) -> tuple[Session, int]:
@@ -165,14 +145,9 @@ def _build_session(work: Finetuning) -> tuple[Session, int]:
     tokenizer = load_tokenizer(work.base.folder)
     check_fits(model, tokenizer, work.base.folder)
     max_tokens = min(settings.max_tokens, max_positions(model.config))
-    rows = encode_rows(
-        tokenizer,
-        [TextInput(text=example.text, text_pair=example.text_pair) for example in work.examples],
-        max_tokens=max_tokens,
-        keeps_characters=family is Family.TAG,
-    )
-    pad_id = int(tokenizer.convert_tokens_to_ids(str(tokenizer.pad_token)))
-    source = RowSource(rows, work.examples, work.task, pad_id=pad_id)
+    rows = _split_rows(work)
+    source = RowSource(tokenizer, rows.examples, work.task.spec, max_tokens=max_tokens)
+    order = _build_order(work, rows)
     session = Session(
         title=f"{work.task.name} seed {work.seed}",
         workspace=work.workspace,
@@ -180,18 +155,74 @@ def _build_session(work: Finetuning) -> tuple[Session, int]:
         family=family,
         tokenizer_folder=work.base.folder,
         source=source,
+        order=order,
+        lora=settings.lora,
+        held_out_ids=np.arange(sum(rows.num_train), len(rows.examples)),
+        validate_every_steps=settings.validate_every_steps,
+        patience=settings.patience,
         optimizer=settings.optimizer,
         batch=settings.batch,
         seed=work.seed,
-        num_steps=_num_steps(source, settings, work.seed),
+        num_steps=_num_steps(source, order, settings),
         save_every_steps=_SAVE_EVERY_STEPS,
         keep_last=1,
         parallelism=work.parallelism,
+        hang_timeout_seconds=work.training.hang_timeout_seconds,
+        energy=work.training.energy,
+        mlflow_uri=work.training.mlflow_uri,
         config_hash=work.config_hash,
         parents=work.parents,
         part=work.part,
     )
     return session, max_tokens
+
+
+def _split_rows(work: Finetuning) -> _Rows:
+    """Hold out rows to validate on, where patience asks for them.
+
+    No text and no template stands on both sides, and every label of every set keeps a row.
+
+    Raises:
+        DataError: There are too few rows for that.
+    """
+    owners = [number for number, part in enumerate(work.sets) for _ in range(part.num_train)] or [
+        0
+    ] * len(work.examples)
+    held: set[int] = set()
+    if work.settings.patience:
+        num_wanted = max(1, round(work.settings.validation_ratio * len(work.examples)))
+        held = choose_held_out(
+            [row.marks for row in work.examples],
+            [
+                frozenset(f"{owner} {label}" for label in row.labels)
+                for owner, row in zip(owners, work.examples, strict=True)
+            ],
+            num_wanted=num_wanted,
+            num_limit=len(work.examples) // 2,
+            seed=work.seed,
+        )
+        if not held:
+            raise DataError(
+                f"{work.task.name}: of {len(work.examples)} training rows none can be held out to "
+                "validate on; give more rows, or leave evaluation.finetune.patience out"
+            )
+    kept = [number for number in range(len(work.examples)) if number not in held]
+    counts = Counter(owners[number] for number in kept)
+    return _Rows(
+        examples=[work.examples[number] for number in [*kept, *sorted(held)]],
+        num_train=[counts[number] for number in range(max(1, len(work.sets)))],
+    )
+
+
+def _build_order(work: Finetuning, rows: _Rows) -> SampleOrder:
+    """Return the order of the training rows: shuffled, of a mixture by the sets' weights."""
+    names = [part.name for part in work.sets] or [work.task.name]
+    weights = [part.weight for part in work.sets] or [None]
+    parts = [
+        OrderedPart(name=name, shard_samples=np.array([num_rows]), weight=weight)
+        for name, num_rows, weight in zip(names, rows.num_train, weights, strict=True)
+    ]
+    return build_order(parts, seed=work.seed, temperature=work.temperature)
 
 
 def _output_labels(task: Task) -> list[str]:
@@ -201,9 +232,9 @@ def _output_labels(task: Task) -> list[str]:
     return list(task.spec.labels)
 
 
-def _num_steps(source: RowSource, settings: FinetuneSpec, seed: int) -> int:
+def _num_steps(source: RowSource, order: SampleOrder, settings: FinetuneSpec) -> int:
     """Return the steps: whole passes, more for small sets, cut at max_steps."""
-    planner = StepPlanner(source.lengths, tokens=settings.batch.tokens, seed=seed)
+    planner = StepPlanner(source.lengths, order, tokens=settings.batch.tokens)
     per_epoch = planner.count_steps(1)
     num_steps = max(per_epoch * settings.num_epochs, settings.min_steps)
     return min(num_steps, settings.max_steps or num_steps)

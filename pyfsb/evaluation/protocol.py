@@ -51,6 +51,8 @@ class Task:
     """Official form, where there is a board."""
     is_prepared: bool = False
     """True: the files were written by the data stage from the user's own rows."""
+    is_mixture: bool = False
+    """True: they are several sets, each in a folder of its own beside where the files would be."""
 
     @property
     def name(self) -> str:

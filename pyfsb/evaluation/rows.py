@@ -6,7 +6,7 @@ Also the preflight that names missing task files before anything is trained. Nev
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +14,38 @@ from pyfsb import records, storage
 from pyfsb.config import RunSpec, Stage, TaskSpec
 from pyfsb.data import labelled, readers
 from pyfsb.data.labelled import Example
-from pyfsb.errors import DataError
+from pyfsb.data.own_rows import HELD_OUT_NAME, TRAIN_NAME
+from pyfsb.data.row_files import read_rows
+from pyfsb.errors import ConfigError, DataError
 from pyfsb.evaluation.contamination import find_overlap
 from pyfsb.evaluation.protocol import Task
 from pyfsb.evaluation.suites import resolve_tasks
 from pyfsb.records import LABELLED_FOLDER, DatasetRecord, FileEntry
 from pyfsb.schema import digest, parse
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetRows:
+    """One set of a mixture, among the rows of the whole."""
+
+    name: str
+    """Its name."""
+    num_train: int
+    """Its training rows; they follow on those of the set before."""
+    num_held_out: int
+    """Its held-out rows, likewise."""
+    num_excluded: int
+    """Rows whose label stands for none of the mixture's."""
+    num_left_out: int
+    """Training rows left out because they give a scored row away."""
+    dropped: Mapping[str, int]
+    """Those of them that were left out for another task of the run, by reason."""
+    labels: tuple[str, ...]
+    """The mixture's labels that it has."""
+    split_hash: str
+    """xxh3-128 of its held-out rows."""
+    weight: float | None
+    """Its share of the training; None takes it from its number of rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +65,11 @@ class TaskRows:
     num_excluded: int
     """Rows whose gold label means "no label"."""
     files: tuple[FileEntry, ...]
-    """The files that were read; the second is the held-out one."""
+    """The files that were read."""
+    split_hash: str
+    """xxh3-128 of the held-out file; of a mixture that of its sets' hashes."""
+    sets: tuple[SetRows, ...] = ()
+    """Of a mixture its sets, in the order of their rows."""
 
 
 def tasks_of(spec: RunSpec) -> list[Task]:
@@ -47,11 +77,18 @@ def tasks_of(spec: RunSpec) -> list[Task]:
 
     Raises:
         UnknownNameError: A task is not registered.
+        ConfigError: The user's task has the name of a registered one.
         DataError: The user's rows have not been prepared.
     """
     tasks = resolve_tasks(spec.evaluation.tasks)
-    if spec.data.train:
-        tasks.append(_own_task(spec))
+    if spec.has_labelled_rows:
+        own = _own_task(spec)
+        if own.name in {task.name for task in tasks}:
+            raise ConfigError(
+                f"the task of your own rows is named {own.name!r}, as a registered one of "
+                "evaluation.tasks; give it another name"
+            )
+        tasks.append(own)
     return tasks
 
 
@@ -68,9 +105,10 @@ def check_files(spec: RunSpec) -> None:
             uri = storage.join(spec.data.root, path)
             if not storage.exists(uri):
                 missing.append(f"{uri} (task {task.name})")
-    for path in filter(None, (spec.data.train, spec.data.test)):
+    owner = "data.mixture" if spec.data.mixture else "data.train or data.test"
+    for path in spec.labelled_files:
         if not storage.exists(path):
-            missing.append(f"{path} (data.train or data.test)")
+            missing.append(f"{path} ({owner})")
     if missing:
         raise DataError("missing files: " + ", ".join(missing) + "; is data.root right?")
 
@@ -94,7 +132,7 @@ def read_task_rows(task: Task, root: str) -> TaskRows:
     if board and storage.exists(storage.join(root, board.input)):
         submission_path = readers.local_path(root, board.input)
         submission = labelled.parse_rows(
-            labelled.read_rows(submission_path), task.spec, source=board.input, needs_label=False
+            read_rows(submission_path), task.spec, source=board.input, needs_label=False
         )
     entries = [
         FileEntry(path=name, num_bytes=path.stat().st_size, xxh3=records.hash_file(path))
@@ -108,6 +146,7 @@ def read_task_rows(task: Task, root: str) -> TaskRows:
         submission_path=submission_path,
         num_excluded=num_train_excluded + num_excluded,
         files=tuple(entries),
+        split_hash=entries[1].xxh3,
     )
 
 
@@ -140,16 +179,17 @@ def _own_task(spec: RunSpec) -> Task:
     folder = storage.join(spec.output_of(Stage.DATA), LABELLED_FOLDER)
     record = records.find_record(folder)
     if not isinstance(record, DatasetRecord):
-        raise DataError(f"{folder}: the rows of data.train have not been prepared")
+        raise DataError(f"{folder}: the rows of data.train or data.mixture are not prepared yet")
     return Task(
         spec=parse(TaskSpec, record.task, source=folder),
         title="user's own rows",
         version=record.digest.removeprefix("sha256:")[:12],
-        train=storage.join(folder, "train.jsonl"),
-        test=storage.join(folder, "held_out.jsonl"),
+        train=storage.join(folder, TRAIN_NAME),
+        test=storage.join(folder, HELD_OUT_NAME),
         source=", ".join(entry.path for entry in record.inputs),
         licence="the user's own",
         is_prepared=True,
+        is_mixture=spec.data.mixture is not None,
     )
 
 
@@ -158,7 +198,7 @@ def _read_split(task: Task, root: str, name: str) -> tuple[list[Example], int, P
     if task.is_prepared:
         return labelled.load_examples(path), 0, path
     rows: Sequence[Example] = labelled.parse_rows(
-        labelled.read_rows(path), task.spec, source=name, excluded=task.excluded
+        read_rows(path), task.spec, source=name, excluded=task.excluded
     )
     kept = [row for row in rows if row.gold is not None]
     return kept, len(rows) - len(kept), path

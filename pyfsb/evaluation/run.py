@@ -21,18 +21,16 @@ from pyfsb.config import FinetuneSpec, RunSpec, Stage, load_spec, pin_checkpoint
 from pyfsb.errors import EXIT_OK, EXIT_TERMINATED, CheckpointError
 from pyfsb.evaluation.finetune import Base, Finetuning, finetune
 from pyfsb.evaluation.gate import decide_gate
+from pyfsb.evaluation.mixtures import describe_sets, labelled_uri, read_sets, score_sets
 from pyfsb.evaluation.predict import Answer, answer_rows
 from pyfsb.evaluation.protocol import Task
 from pyfsb.evaluation.rows import TaskRows, describe_rows, read_task_rows, tasks_of
 from pyfsb.evaluation.scoring import Scored, score_answers
 from pyfsb.evaluation.submission import write_submission
 from pyfsb.inference.loading import load_predictor
-from pyfsb.models.loading import count_stored_parameters, find_weights
+from pyfsb.models.loading import count_stored_parameters, open_weights
 from pyfsb.processes import StopRequest
 from pyfsb.records import (
-    LABELLED_FOLDER,
-    MODEL_FOLDER,
-    CheckpointRecord,
     EvalReport,
     Parent,
     Score,
@@ -83,12 +81,12 @@ def evaluate(spec: RunSpec, group: ProcessGroup, stop: StopRequest) -> int:
     job = _start(spec, workspace, group, stop)
     try:
         tasks = tasks_of(spec)
-        rows = {task.name: read_task_rows(task, spec.data.root) for task in tasks}
+        rows = _read_rows(spec, tasks)
         scores = [s for task in tasks for s in _evaluate_task(job, task, rows[task.name])]
     except _StoppedError:
         return EXIT_TERMINATED
     if group.is_first:
-        served = spec.serving.task or tasks[-1 if spec.data.train else 0].name
+        served = spec.serving.task or tasks[-1 if spec.has_labelled_rows else 0].name
         gate = decide_gate(scores, spec.evaluation.gate, spec.serving, task=served)
         report = EvalReport(
             run=spec.name,
@@ -96,7 +94,7 @@ def evaluate(spec: RunSpec, group: ProcessGroup, stop: StopRequest) -> int:
             seconds=time.monotonic() - started,
             config_hash=stage_hash(spec, Stage.EVALUATION),
             seeds=spec.evaluation.finetune.seeds,
-            parents=(job.base_link, *(_data_link(job, task, workspace.uri) for task in tasks)),
+            parents=(job.base_link, *_data_links(job, tasks)),
             model=job.base.model,
             num_parameters=job.num_parameters,
             scores=tuple(scores),
@@ -109,27 +107,27 @@ def evaluate(spec: RunSpec, group: ProcessGroup, stop: StopRequest) -> int:
     return EXIT_OK
 
 
+def _read_rows(spec: RunSpec, tasks: Sequence[Task]) -> dict[str, TaskRows]:
+    """Return the rows of every task; a mixture's depend on those of the others."""
+    rows = {t.name: read_task_rows(t, spec.data.root) for t in tasks if not t.is_mixture}
+    mixed = {task.name: read_sets(spec, rows) for task in tasks if task.is_mixture}
+    return {**rows, **mixed}
+
+
 def _start(spec: RunSpec, workspace: Workspace, group: ProcessGroup, stop: StopRequest) -> _Job:
     """Find the model to evaluate: the one this run trained, else the spec's checkpoint."""
     trained = Stage.TRAINING in spec.stages
     uri = spec.output_of(Stage.TRAINING) if trained else spec.model.checkpoint
     if uri is None:
         raise CheckpointError("nothing to evaluate: set model.checkpoint or data.corpus")
-    folder, record = find_weights(uri), records.find_record(uri)
-    places = {"base": workspace.uri, "root": spec.output}
-    if isinstance(record, CheckpointRecord):
-        records.verify_files(record.files, folder)
-        folder = folder / MODEL_FOLDER
-        base_link = records.link(record, uri, **places)
-    else:
-        base_link = records.link_weights(folder, uri, **places)
+    weights = open_weights(uri)
     model = find_entry(spec.model.name).name
     return _Job(
         spec=spec,
         workspace=workspace,
-        base=Base(folder=folder, model=model, uri=uri),
-        base_link=base_link,
-        num_parameters=count_stored_parameters(folder),
+        base=Base(folder=weights.model_folder, model=model, uri=weights.uri),
+        base_link=weights.link(base=workspace.uri, root=spec.output),
+        num_parameters=count_stored_parameters(weights.model_folder),
         finetunings=tuple(
             (task.name, seed) for task in tasks_of(spec) for seed in _settings(spec, task).seeds
         ),
@@ -143,25 +141,30 @@ def _evaluate_task(job: _Job, task: Task, rows: TaskRows) -> list[Score]:
     started = time.monotonic()
     workspace = Workspace(storage.join(job.workspace.uri, task.name))
     data_uri = _data_uri(job, task)
-    if job.group.is_first and not task.is_prepared:
-        record = describe_rows(job.spec.name, task, rows, time.monotonic() - started)
+    if job.group.is_first and (task.is_mixture or not task.is_prepared):
+        seconds = time.monotonic() - started
+        record = (
+            describe_sets(job.spec, task, rows, seconds=seconds)
+            if task.is_mixture
+            else describe_rows(job.spec.name, task, rows, seconds)
+        )
         records.write_record(record, data_uri)
     job.group.barrier()
     scores = []
     for runner in job.spec.evaluation.runners:
-        score = _load_score(job, task, rows, runner, workspace)
-        scores.append(score or _run(job, task, rows, runner, workspace))
-        shown = scores[-1]
-        if job.group.is_first:
+        found = _load_scores(job, task, rows, runner, workspace)
+        found = found or _run(job, task, rows, runner, workspace)
+        scores += found
+        for shown in found if job.group.is_first else ():
             _log.info(
                 "%s by %s: %.3f [%.3f, %.3f] on %d rows, majority %.3f",
-                task.name, runner, shown.seed_values[0], *shown.interval, shown.num_rows,
+                shown.task, runner, shown.seed_values[0], *shown.interval, shown.num_rows,
                 shown.majority_value,
             )  # fmt: skip
     return scores
 
 
-def _run(job: _Job, task: Task, rows: TaskRows, runner: str, workspace: Workspace) -> Score:
+def _run(job: _Job, task: Task, rows: TaskRows, runner: str, workspace: Workspace) -> list[Score]:
     """Train, answer and score one runner on one task."""
     started = time.monotonic()
     settings = _settings(job.spec, task)
@@ -185,20 +188,27 @@ def _run(job: _Job, task: Task, rows: TaskRows, runner: str, workspace: Workspac
         seeds=tuple(seeds),
         checkpoint=storage.relative(first.uri, job.workspace.uri, root=job.spec.output),
         checkpoint_digest=record.digest,
-        split_hash=rows.files[1].xxh3,
+        split_hash=rows.split_hash,
         num_train=len(rows.train),
         num_excluded=rows.num_excluded,
         seconds=round(time.monotonic() - started, 3),
     )
-    score = score_answers(scored, rows.held_out, rows.has_overlap, answers, train=rows.train)
+    scores = (
+        score_sets(scored, rows, answers)
+        if rows.sets
+        else [score_answers(scored, rows.held_out, rows.has_overlap, answers, train=rows.train)]
+    )
     if job.group.is_first:
         _write_predictions(rows, answers[0], workspace.path / f"predictions-{runner}.jsonl")
-        stored = {"fingerprint": _fingerprint(job, task, rows, runner), "score": score.to_json()}
+        stored = {
+            "fingerprint": _fingerprint(job, task, rows, runner),
+            "scores": [score.to_json() for score in scores],
+        }
         path = workspace.path / f"score-{runner}.json"
         storage.write_text(str(path), json.dumps(stored, ensure_ascii=False, indent=2) + "\n")
         workspace.push([workspace.path / f"predictions-{runner}.jsonl", path])
         workspace.push([workspace.path / "submission"])
-    return score
+    return scores
 
 
 def _train(job: _Job, task: Task, rows: TaskRows, runner: str, seed: int, place: Workspace) -> None:
@@ -219,11 +229,14 @@ def _train(job: _Job, task: Task, rows: TaskRows, runner: str, seed: int, place:
         base=job.base,
         task=task,
         examples=rows.train,
+        sets=rows.sets,
+        temperature=_temperature(job.spec),
         settings=_settings(job.spec, task),
         seed=seed,
         run=job.spec.name,
         workspace=place,
         parallelism=job.spec.parallelism,
+        training=job.spec.training,
         parents=(job.base_link.model_copy(update={"uri": uri}), data_link),
         part=Part(
             task=task.name,
@@ -241,13 +254,23 @@ def _settings(spec: RunSpec, task: Task) -> FinetuneSpec:
 
 
 def _data_uri(job: _Job, task: Task) -> str:
-    if task.is_prepared:
-        return storage.join(job.spec.output_of(Stage.DATA), LABELLED_FOLDER)
+    if task.is_prepared and not task.is_mixture:
+        return labelled_uri(job.spec)
     return storage.join(job.workspace.uri, task.name, "data")
 
 
 def _data_link(job: _Job, task: Task, base: str) -> Parent:
-    uri = _data_uri(job, task)
+    return _link(job, _data_uri(job, task), base)
+
+
+def _data_links(job: _Job, tasks: Sequence[Task]) -> list[Parent]:
+    """Return the report's links: of a mixture also to the rows as they were prepared."""
+    uris = [_data_uri(job, task) for task in tasks]
+    uris += [labelled_uri(job.spec) for task in tasks if task.is_mixture]
+    return [_link(job, uri, job.workspace.uri) for uri in uris]
+
+
+def _link(job: _Job, uri: str, base: str) -> Parent:
     return records.link(records.read_record(uri), uri, base=base, root=job.spec.output)
 
 
@@ -260,7 +283,14 @@ def _fingerprint(job: _Job, task: Task, rows: TaskRows, runner: str) -> str:
         "settings": _settings(job.spec, task).to_json(),
         "runner": runner,
     }
+    if rows.sets:
+        value["weights"] = [part.weight for part in rows.sets]
+        value["temperature"] = _temperature(job.spec)
     return digest(value)
+
+
+def _temperature(spec: RunSpec) -> float:
+    return spec.data.mixture.temperature if spec.data.mixture else 1.0
 
 
 def _example(rows: TaskRows) -> Json:
@@ -270,36 +300,37 @@ def _example(rows: TaskRows) -> Json:
     return {"text": row.text, "text_pair": row.text_pair, "gold": row.gold}
 
 
-def _load_score(
+def _load_scores(
     job: _Job, task: Task, rows: TaskRows, runner: str, workspace: Workspace
-) -> Score | None:
-    """Return the score of an earlier, stopped evaluation if nothing it depends on has changed."""
+) -> list[Score]:
+    """Return the scores of an earlier, stopped evaluation if what they depend on is the same."""
     uri = storage.join(workspace.uri, f"score-{runner}.json")
     found = storage.exists(uri)
     job.group.barrier()
     if not found:
-        return None
+        return []
     stored = json.loads(storage.read_text(uri))
     if stored["fingerprint"] != _fingerprint(job, task, rows, runner):
-        return None
-    return Score.model_validate(stored["score"])
+        return []
+    return [Score.model_validate(score) for score in stored["scores"]]
 
 
 def _write_predictions(rows: TaskRows, answers: Sequence[Answer], path: Path) -> None:
-    """Write one line a held-out row: id, gold, answer, overlap."""
-    lines = [
-        json.dumps(
-            {
-                "id": row.id,
-                "gold": row.gold,
-                "answer": answer.value,
-                "is_truncated": answer.is_truncated,
-                "has_overlap": overlaps,
-            },
-            ensure_ascii=False,
-        )
-        for row, answer, overlaps in zip(rows.held_out, answers, rows.has_overlap, strict=True)
-    ]
+    """Write one line a held-out row: id, gold, answer, overlap; of a mixture also the set."""
+    sets = [part.name for part in rows.sets for _ in range(part.num_held_out)]
+    lines = []
+    columns = zip(rows.held_out, answers, rows.has_overlap, strict=True)
+    for number, (row, answer, overlaps) in enumerate(columns):
+        value: Json = {
+            "id": row.id,
+            "gold": row.gold,
+            "answer": answer.value,
+            "is_truncated": answer.is_truncated,
+            "has_overlap": overlaps,
+        }
+        if sets:
+            value["set"] = sets[number]
+        lines.append(json.dumps(value, ensure_ascii=False))
     storage.write_text(str(path), "".join(f"{line}\n" for line in lines))
 
 

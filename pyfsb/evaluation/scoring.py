@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
 
 from pyfsb.config import Family
 from pyfsb.data.labelled import Entity, Example, entities_text
@@ -25,6 +25,10 @@ KNOWN_ENTITIES: Final = "known entities"
 """Baselines of a tagging task: mark nothing, or what training rows mark."""
 
 
+Baseline: TypeAlias = tuple[str, float]
+"""Name and share of right rows."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
     """What was scored, and where it lies."""
@@ -39,6 +43,17 @@ class Scored:
     num_train: int
     num_excluded: int
     seconds: float
+    set_name: str | None = None
+    """The set of a mixture; None: all its rows together."""
+    baseline: Baseline | None = None
+    """What the score has to beat. None finds it from the rows."""
+    details: Mapping[str, float] = field(default_factory=dict)
+    """Further figures for the record."""
+
+    @property
+    def name(self) -> str:
+        """Name of what was scored: the task's, with that of the set behind it."""
+        return self.task.name if self.set_name is None else f"{self.task.name}/{self.set_name}"
 
 
 def score_answers(
@@ -68,9 +83,11 @@ def score_answers(
         _num_correct(clean_gold, [seed[number].value for number in clean]) / max(1, len(clean))
         for seed in answers
     )
-    label, share = _baseline(scored.task, [rows[number] for number in clean], train)
+    label, share = scored.baseline or _baseline(
+        scored.task, [rows[number] for number in clean], train
+    )
     return Score(
-        task=scored.task.name,
+        task=scored.name,
         task_version=scored.task.version,
         runner=scored.runner,
         metric=METRIC_OF[scored.task.spec.family],
@@ -90,7 +107,7 @@ def score_answers(
         num_excluded=scored.num_excluded,
         num_truncated=sum(answer.is_truncated for answer in answers[0]),
         is_degenerate=metrics.is_degenerate(clean_first),
-        details=_details(scored.task, clean_gold, clean_first),
+        details={**_details(scored.task, clean_gold, clean_first), **scored.details},
         checkpoint=scored.checkpoint,
         checkpoint_digest=scored.checkpoint_digest,
         split_hash=scored.split_hash,
@@ -119,7 +136,7 @@ def tagging_baseline(train: Sequence[Example], rows: Sequence[Example]) -> tuple
     return NO_ENTITIES, num_empty / len(rows)
 
 
-def _baseline(task: Task, rows: Sequence[Example], train: Sequence[Example]) -> tuple[str, float]:
+def _baseline(task: Task, rows: Sequence[Example], train: Sequence[Example]) -> Baseline:
     if not rows:
         return "", 0.0
     if task.spec.family is Family.TAG:

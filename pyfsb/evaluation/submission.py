@@ -13,7 +13,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from pyfsb.data.labelled import read_rows
+from pyfsb.data.row_files import read_rows
 from pyfsb.errors import DataError
 from pyfsb.evaluation.predict import Answer
 from pyfsb.evaluation.protocol import Task

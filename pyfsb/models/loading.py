@@ -11,6 +11,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,11 +31,19 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from pyfsb import storage
+from pyfsb import records, storage
 from pyfsb.config import Family
-from pyfsb.errors import CheckpointError, ConfigError, did_you_mean, nearest_names
+from pyfsb.errors import (
+    CheckpointError,
+    ConfigError,
+    UnknownNameError,
+    did_you_mean,
+    nearest_names,
+)
+from pyfsb.models.hub import HubUri, Snapshot, bring, find_gap, is_hub_uri, parse_hub_uri
+from pyfsb.records import MODEL_FOLDER, WEIGHTS_KIND, CheckpointRecord, Parent
 from pyfsb.registry import ModelEntry, find_entry
-from pyfsb.storage.workspace import localise
+from pyfsb.storage.workspace import Workspace, localise
 
 CLASSES: Final = {
     Family.FILL_MASK: AutoModelForMaskedLM,
@@ -44,7 +53,6 @@ CLASSES: Final = {
     Family.TAG: AutoModelForTokenClassification,
 }
 _POSITIONS: Final = ("max_position_embeddings", "n_positions")
-_WEIGHTS: Final = ("model.safetensors", "model.safetensors.index.json")
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
@@ -219,50 +227,103 @@ def count_stored_parameters(folder: Path) -> int:
     return total
 
 
-def find_weights(name_or_uri: str) -> Path:
-    """Return the local folder of a place on storage or of a registered name's hub weights.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """Weights to start from, on this machine."""
+
+    folder: Path
+    """The folder, of a checkpoint the one with its record."""
+    uri: str
+    """Where they are from; of a hub's repository with the commit."""
+    record: CheckpointRecord | None
+    """Its record; None of a Hugging Face folder. The files were compared with it."""
+
+    @property
+    def model_folder(self) -> Path:
+        """The folder that `from_pretrained` loads."""
+        return self.folder / MODEL_FOLDER if self.record else self.folder
+
+    def link(self, *, base: str, root: str) -> Parent:
+        """Return the lineage link for a record in `base`, of the run in `root`."""
+        if self.record:
+            return records.link(self.record, self.uri, base=base, root=root)
+        if is_hub_uri(self.uri):
+            digest = records.describe_weights(self.folder)
+            return Parent(kind=WEIGHTS_KIND, uri=self.uri, digest=digest)
+        return records.link_weights(self.folder, self.uri, base=base, root=root)
+
+
+def open_weights(name_or_uri: str) -> Weights:
+    """Find weights to start from and check them against their record.
 
     Args:
-        name_or_uri: A folder, an s3:// prefix, or a name of the registry.
+        name_or_uri: A folder or s3:// prefix (a checkpoint's or a Hugging Face one), a repository
+            hf://ORG/NAME[@REVISION] or modelscope://ORG/NAME[@REVISION], or a registered name.
 
     Raises:
-        UnknownNameError: It is neither.
-        CheckpointError: The name is registered, but its weights are not at hand as safetensors.
+        UnknownNameError: It is none of these.
+        CheckpointError: They are not at hand, not safetensors, or not what their record says.
     """
+    snapshot = _bring(name_or_uri)
+    record = records.find_record(str(snapshot.folder))
+    if record is not None and not isinstance(record, CheckpointRecord):
+        raise CheckpointError(
+            f"{name_or_uri} holds a {record.kind}; weights are a CheckpointRecord (the training "
+            "folder, or evaluation/TASK/finetune-SEED)"
+        )
+    if record:
+        records.verify_files(record.files, snapshot.folder)
+    return Weights(folder=snapshot.folder, uri=snapshot.uri, record=record)
+
+
+def find_weights(name_or_uri: str) -> Path:
+    """Return the local folder of what `open_weights` takes, unchecked.
+
+    Raises:
+        UnknownNameError: It is no place, repository or name.
+        CheckpointError: The weights are not at hand as safetensors.
+    """
+    return _bring(name_or_uri).folder
+
+
+def _bring(name_or_uri: str) -> Snapshot:
+    if is_hub_uri(name_or_uri):
+        return bring(parse_hub_uri(name_or_uri))
     if storage.is_s3(name_or_uri):
-        return localise(name_or_uri)
-    if Path(name_or_uri).expanduser().is_dir():
-        return Path(name_or_uri).expanduser()
+        return Snapshot(folder=_pull(name_or_uri), uri=name_or_uri)
+    folder = Path(name_or_uri).expanduser()
+    if folder.is_dir():
+        return Snapshot(folder=folder, uri=name_or_uri)
     if os.sep in name_or_uri.strip("/") and name_or_uri.count("/") != 1:
         raise CheckpointError(f"{name_or_uri}: no such folder")
-    return _hub_folder(find_entry(name_or_uri))
-
-
-def _hub_folder(entry: ModelEntry) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    patterns = ["*.safetensors", "*.json", "vocab.txt", "merges.txt", "*.model"]
     try:
-        folder = Path(snapshot_download(entry.hub_id, allow_patterns=patterns))
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as exc:
-        raise CheckpointError(
-            f"{entry.name}: its weights ({entry.hub_id}) are not in the hub cache and cannot be "
-            f"fetched ({type(exc).__name__}); give a folder with config.json and model.safetensors"
-        ) from None
-    if not any((folder / name).is_file() for name in _WEIGHTS):
-        raise CheckpointError(
-            f"{entry.name}: {entry.hub_id} publishes no safetensors; only those are opened"
-        )
-    return folder
+        entry = find_entry(name_or_uri)
+    except UnknownNameError:
+        if name_or_uri.startswith("/"):
+            raise CheckpointError(f"{name_or_uri}: no such folder") from None
+        raise
+    return bring(HubUri(hub="hf", name=entry.hub_id, revision="main"))
+
+
+def _pull(uri: str) -> Path:
+    """Bring weights from S3: of a checkpoint its own files, never the training states beside."""
+    if records.find_record(uri) is None:
+        return localise(uri)
+    workspace = Workspace(uri)
+    workspace.pull(MODEL_FOLDER)
+    workspace.pull_file(records.RECORD_NAME)
+    return workspace.path
 
 
 def _check_folder(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder}: no config.json; expected a Hugging Face model folder")
-    if not any((folder / name).is_file() for name in _WEIGHTS):
+    gap = find_gap(folder)
+    if gap == "model.safetensors":
         found = ", ".join(sorted(path.name for path in folder.glob("*.bin"))) or "no weights"
-        raise CheckpointError(f"{folder}: no model.safetensors ({found}); only those are opened")
+        raise CheckpointError(f"{folder}: no {gap} ({found}); only those are opened")
+    if gap:
+        raise CheckpointError(f"{folder}: {gap} is missing; the index of the weights names it")
     try:
         json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except ValueError as exc:

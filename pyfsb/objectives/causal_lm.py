@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from pyfsb.objectives.protocol import Inputs, Samples, SpecialIds, pad_rows
+from pyfsb.objectives.protocol import Inputs, Samples, SpecialIds, frame
 
 
 class CausalLm:
@@ -25,15 +25,15 @@ class CausalLm:
         """Keep the special ids."""
         self._special = special
 
-    def build(self, samples: Samples, *, seed: int, epoch: int) -> Inputs:
-        """Return the batch of these samples; seed and epoch do not matter."""
-        ids_BT, mask_BT = pad_rows(samples.ids_N, samples, self._special)
-        has_next_BT = np.zeros_like(mask_BT, dtype=np.bool_)
-        has_next_BT[:, :-1] = mask_BT[:, 1:] == 1
-        positions_P = np.flatnonzero(has_next_BT)
+    def build(self, samples: Samples, *, seed: int) -> Inputs:
+        """Return the batch of these samples; the seed does not matter."""
+        ids_N, lengths_B = frame(samples.ids_N, samples, self._special)
+        has_next_N = np.ones(ids_N.size, dtype=np.bool_)
+        has_next_N[np.cumsum(lengths_B) - 1] = False
+        positions_P = np.flatnonzero(has_next_N)
         return Inputs(
-            input_ids_BT=ids_BT,
-            attention_mask_BT=mask_BT,
+            input_ids_N=ids_N,
+            lengths_B=lengths_B,
             target_positions_P=positions_P,
-            target_ids_P=ids_BT.reshape(-1)[positions_P + 1],
+            target_ids_P=ids_N[positions_P + 1],
         )

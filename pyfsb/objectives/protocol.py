@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an objective takes and gives.
 
-Shapes: B samples, N tokens of all samples end to end, T tokens of the longest padded row,
-P predicted positions.
+Shapes: B samples, N tokens of all samples end to end, P predicted positions.
 
 Training reads samples from shards and hands them to an objective; the model's head is computed at
 the predicted positions only. Objectives never read a file and never hold state: randomness is a
-key of integers (seed, epoch) that they combine with the sample ids.
+key of integers: seed, sample id and the pass over the data that the sample is read in.
 """
 
 from __future__ import annotations
@@ -61,7 +60,9 @@ class Samples:
     lengths_B: Ints
     """Tokens of each sample; their sum is N."""
     sample_ids_B: Ints
-    """Numbers of the samples in the shards: the key of their randomness."""
+    """Numbers of the samples in the shards: with the pass, the key of their randomness."""
+    passes_B: Ints
+    """The pass over the data of each sample; another pass hides other words."""
 
     @property
     def rows_N(self) -> Ints:
@@ -77,21 +78,21 @@ class Samples:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """A padded batch and what to predict where."""
+    """A flat batch (documents end to end, no padding) and what to predict where."""
 
-    input_ids_BT: Ints
-    """Ids with [CLS] first, [SEP] last and padding after it."""
-    attention_mask_BT: Ints
-    """1 on tokens, 0 on padding."""
+    input_ids_N: Ints
+    """Ids of every document, [CLS] first and [SEP] last in each."""
+    lengths_B: Ints
+    """Tokens of each document, special tokens included; their sum is N."""
     target_positions_P: Ints
-    """Where to predict: row x T + column."""
+    """Where to predict: indices into N, ascending."""
     target_ids_P: Ints
     """What is right there."""
 
     @property
     def num_tokens(self) -> int:
-        """Tokens, padding not counted."""
-        return int(self.attention_mask_BT.sum())
+        """Tokens, special tokens included."""
+        return int(self.input_ids_N.size)
 
     @property
     def num_targets(self) -> int:
@@ -105,21 +106,25 @@ class Objective(Protocol):
     name: ClassVar[str]
     """Name in the run spec."""
 
-    def build(self, samples: Samples, *, seed: int, epoch: int) -> Inputs:
+    def build(self, samples: Samples, *, seed: int) -> Inputs:
         """Return the batch of these samples; the same arguments give the same batch."""
 
 
-def pad_rows(ids_N: Ints, samples: Samples, special: SpecialIds) -> tuple[Ints, Ints]:
-    """Put samples between [CLS] and [SEP] into padded rows.
+def framed_positions(samples: Samples) -> Ints:
+    """Return where each token of samples lies once every sample is framed, [N]."""
+    return np.arange(samples.ids_N.size) + 2 * samples.rows_N + 1
+
+
+def frame(ids_N: Ints, samples: Samples, special: SpecialIds) -> tuple[Ints, Ints]:
+    """Put every sample between [CLS] and [SEP].
 
     Returns:
-        Ids and attention mask, both [B, T] with T = longest sample + 2.
+        Ids end to end, [N + 2 B], and the length of each document, [B].
     """
-    lengths = samples.lengths_B
-    width = int(lengths.max(initial=0)) + 2
-    ids_BT = np.full((lengths.size, width), special.pad, dtype=np.int64)
-    ids_BT[:, 0] = special.cls
-    ids_BT[np.arange(lengths.size), lengths + 1] = special.sep
-    ids_BT[samples.rows_N, samples.positions_N + 1] = ids_N
-    mask_BT = (np.arange(width) < (lengths + 2)[:, None]).astype(np.int64)
-    return ids_BT, mask_BT
+    lengths_B = samples.lengths_B + 2
+    framed = np.empty(ids_N.size + 2 * lengths_B.size, dtype=np.int64)
+    ends_B = np.cumsum(lengths_B)
+    framed[ends_B - lengths_B] = special.cls
+    framed[ends_B - 1] = special.sep
+    framed[framed_positions(samples)] = ids_N
+    return framed, lengths_B

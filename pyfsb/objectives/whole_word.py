@@ -16,7 +16,15 @@ from typing import ClassVar, Final
 import numpy as np
 
 from pyfsb.errors import ConfigError
-from pyfsb.objectives.protocol import Bits, Inputs, Ints, Samples, SpecialIds, pad_rows
+from pyfsb.objectives.protocol import (
+    Bits,
+    Inputs,
+    Ints,
+    Samples,
+    SpecialIds,
+    frame,
+    framed_positions,
+)
 from pyfsb.seeding import uniform
 
 HIDDEN_RATIO: Final = 0.8
@@ -40,13 +48,13 @@ class WholeWord:
         self._special = special
         self._ratio = mask_ratio
 
-    def build(self, samples: Samples, *, seed: int, epoch: int) -> Inputs:
+    def build(self, samples: Samples, *, seed: int) -> Inputs:
         """Return the masked batch of these samples."""
-        chosen_N = choose_words(samples, ratio=self._ratio, seed=seed, epoch=epoch)
+        chosen_N = choose_words(samples, ratio=self._ratio, seed=seed)
         rows, positions = samples.rows_N[chosen_N], samples.positions_N[chosen_N]
-        sample_ids = samples.sample_ids_B[rows]
-        action = uniform(seed, epoch, _ACTION, sample_ids, positions)
-        pick = uniform(seed, epoch, _REPLACEMENT, sample_ids, positions)
+        sample_ids, passes = samples.sample_ids_B[rows], samples.passes_B[rows]
+        action = uniform(seed, passes, _ACTION, sample_ids, positions)
+        pick = uniform(seed, passes, _REPLACEMENT, sample_ids, positions)
         ordinary = self._special.ordinary
         replacement = ordinary[(pick * ordinary.size).astype(np.int64)]
         hidden_ids_N = samples.ids_N.copy()
@@ -56,23 +64,22 @@ class WholeWord:
             [np.full_like(targets, self._special.mask), replacement],
             targets,
         )
-        ids_BT, mask_BT = pad_rows(hidden_ids_N, samples, self._special)
+        ids_N, lengths_B = frame(hidden_ids_N, samples, self._special)
         return Inputs(
-            input_ids_BT=ids_BT,
-            attention_mask_BT=mask_BT,
-            target_positions_P=rows * ids_BT.shape[1] + positions + 1,
+            input_ids_N=ids_N,
+            lengths_B=lengths_B,
+            target_positions_P=framed_positions(samples)[chosen_N],
             target_ids_P=targets,
         )
 
 
-def choose_words(samples: Samples, *, ratio: float, seed: int, epoch: int) -> Bits:
+def choose_words(samples: Samples, *, ratio: float, seed: int) -> Bits:
     """Mark the tokens of randomly chosen whole words.
 
     Args:
-        samples: The batch.
+        samples: The batch; each sample's pass gives other words.
         ratio: Expected share of marked tokens, in each sample.
         seed: Run seed.
-        epoch: Pass over the data; another one gives other words.
 
     Returns:
         Booleans, shape [N]; the tokens of one word are all marked or none.
@@ -83,14 +90,14 @@ def choose_words(samples: Samples, *, ratio: float, seed: int, epoch: int) -> Bi
     rows_W = samples.rows_N[starts_N]
     lengths_W = np.bincount(words_N, minlength=rows_W.size)
     first_words_B = np.searchsorted(rows_W, np.arange(samples.lengths_B.size))
-    sample_ids_W = samples.sample_ids_B[rows_W]
+    sample_ids_W, passes_W = samples.sample_ids_B[rows_W], samples.passes_B[rows_W]
     index_W = np.arange(rows_W.size) - first_words_B[rows_W]
-    order_W = np.lexsort((uniform(seed, epoch, _ORDER, sample_ids_W, index_W), rows_W))
+    order_W = np.lexsort((uniform(seed, passes_W, _ORDER, sample_ids_W, index_W), rows_W))
     ordered_lengths = lengths_W[order_W]
     before = np.cumsum(ordered_lengths) - ordered_lengths
     before -= before[first_words_B][rows_W]  # rows are in order, words within them are shuffled
     room = ratio * samples.lengths_B[rows_W] - before
-    last = uniform(seed, epoch, _LAST, sample_ids_W, index_W)[order_W]
+    last = uniform(seed, passes_W, _LAST, sample_ids_W, index_W)[order_W]
     is_chosen_W = np.zeros(rows_W.size, dtype=np.bool_)
     is_chosen_W[order_W] = last * ordered_lengths < room
     return is_chosen_W[words_N]

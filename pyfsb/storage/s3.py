@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyfsb.errors import ConfigError, DataError, StorageError
 from pyfsb.storage.backends import StoredFile, replacing
+from pyfsb.storage.transfer import Transfer
 from pyfsb.storage.uris import split_s3
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class S3Backend:
         """Keep the client unmade, so that naming an URI costs nothing."""
         self._lock = threading.Lock()
         self._client: S3Client | None = None
+        self._transfer: Transfer | None = None
 
     def read(self, uri: str) -> bytes:
         """Return an object's bytes; an answer that breaks off is asked for again."""
@@ -146,18 +148,19 @@ class S3Backend:
 
     def upload(self, path: Path, uri: str) -> None:
         """Put a local file, in parts when it is large."""
-        from boto3.s3.transfer import TransferConfig
-
         bucket, key = split_s3(uri)
-        config = TransferConfig(multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES)
         with _explained(uri, "write"):
-            self.client.upload_file(os.fspath(path), bucket, key, Config=config)
+            if path.stat().st_size > PART_BYTES:
+                self.transfer.upload(path, bucket, key, PART_BYTES)
+            else:
+                with path.open("rb") as file:
+                    self.client.put_object(Bucket=bucket, Key=key, Body=file)
 
     def download(self, uri: str, path: Path) -> None:
-        """Get an object into a local file, whole or not at all."""
+        """Get an object into a local file, whole or not at all; in ranges when it is large."""
         bucket, key = split_s3(uri)
         with replacing(path) as file, _explained(uri, "read"):
-            self.client.download_fileobj(bucket, key, file)
+            self.transfer.download(bucket, key, file, PART_BYTES)
 
     @property
     def client(self) -> S3Client:
@@ -166,6 +169,19 @@ class S3Backend:
             if self._client is None:
                 self._client = _make_client()
             return self._client
+
+    @property
+    def transfer(self) -> Transfer:
+        """What moves large files, made at first use."""
+        client = self.client
+        with self._lock:
+            if self._transfer is None:
+                self._transfer = Transfer(
+                    client,
+                    attempts=_positive_number("FSB_S3_ATTEMPTS", 5),
+                    timeout_seconds=_positive_number("FSB_S3_TIMEOUT_SECONDS", 20),
+                )
+            return self._transfer
 
 
 class _ConditionFailedError(Exception):
@@ -193,6 +209,7 @@ def _make_client() -> S3Client:
         retries={"total_max_attempts": attempts, "mode": "standard"},
         connect_timeout=timeout_seconds,
         read_timeout=timeout_seconds,
+        signature_version="s3v4",  # presigned URLs are of the old kind otherwise
         s3={"addressing_style": addressing},  # type: ignore[arg-type]
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",

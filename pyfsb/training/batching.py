@@ -1,25 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which samples a step trains on, and who takes which of them.
 
-The order of samples is a keyed shuffle of (seed, epoch) and a step takes the next samples that fit
-its token budget, so what a step sees depends on the position in the data alone: not on the number
-of processes, not on when the run was stopped. Steps never cross an epoch.
+A step takes the next samples of an order that fit its token budget, so what a step sees depends on
+the position in the data alone: not on the number of processes, not on when the run was stopped.
+Steps never cross an epoch. `share_out` then deals a step's samples to processes and micro-steps;
+it changes nothing about which samples the step has. Never reads a sample.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pyfsb.seeding import permute
+from pyfsb.training.order import FollowedOrder, SampleOrder
+from pyfsb.training.packing import cut_rows, pack_tokens
 
 Ints: TypeAlias = NDArray[np.int64]
-_BLOCK_SAMPLES = 4096
+_BLOCK_SAMPLES: Final = 4096
+"""Positions whose samples are worked out together; what a step holds does not depend on it."""
+_COUNT_SAMPLES: Final = 1 << 17
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,9 +30,9 @@ class Position:
     """A place in the endless sequence of samples."""
 
     epoch: int = 0
-    """Passes completed."""
+    """Epochs completed."""
     offset: int = 0
-    """Samples of this pass that were taken."""
+    """Samples of this epoch that were taken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,90 +40,155 @@ class StepPlan:
     """The samples of one optimizer step."""
 
     sample_ids: Ints
-    """Numbers of the samples, in the order of the shuffle."""
+    """Numbers of the samples, in the order of the sequence."""
+    passes: Ints
+    """The pass over its part of the data that each is of: the key of its masking."""
     epoch: int
-    """Pass they are of."""
+    """Epoch they are of."""
     next: Position
     """Where the following step begins."""
 
 
-class StepPlanner:
-    """Cuts the shuffled sequence into steps of about equal tokens."""
+class Lengths(Protocol):
+    """Tokens of samples by number; an array is one, a source of many shards looks them up."""
 
-    def __init__(self, lengths: Ints, *, tokens: int, seed: int) -> None:
-        """Keep the sample lengths.
+    def __getitem__(self, sample_ids: Ints, /) -> Ints:
+        """Return the tokens of samples, special tokens included."""
+
+
+class StepPlanner:
+    """Cuts an order into steps of about equal tokens."""
+
+    def __init__(self, lengths: Lengths, order: SampleOrder, *, tokens: int) -> None:
+        """Keep lengths and order.
 
         Args:
             lengths: Tokens of each sample, special tokens included.
+            order: The sequence of samples.
             tokens: Token budget of a step; a longer sample makes a step of its own.
-            seed: Of the shuffle.
         """
         self._lengths = lengths
+        self._order = order
         self._tokens = tokens
-        self._seed = seed
+        self._chunk_samples = 16
+        self._planned = (np.empty(0, np.int64), np.empty(0, np.int64))
+        self._block = (-1, -1, np.empty(0, np.int64), np.empty(0, np.int64))
 
     def plan(self, position: Position) -> StepPlan:
         """Return the step that begins at a position, in O(samples of the step)."""
-        size = self._lengths.size
-        taken: list[Ints] = []
-        offset, budget = position.offset, self._tokens
+        ids: list[Ints] = []
+        passes: list[Ints] = []
+        lengths: list[Ints] = []
+        offset, budget, size = position.offset, self._tokens, self._order.num_samples
         while offset < size:
-            stop = min(size, offset + _BLOCK_SAMPLES)
-            block = permute(np.arange(offset, stop), size, self._seed, position.epoch)
-            used = np.cumsum(self._lengths[block])
+            found, found_passes = self._take(offset, position.epoch)
+            own = self._lengths[found]
+            used = np.cumsum(own)
             num_fitting = int(np.searchsorted(used, budget, side="right"))
-            if not taken and not num_fitting:
+            if not ids and not num_fitting:
                 num_fitting = 1
-            taken.append(block[:num_fitting])
+            ids.append(found[:num_fitting])
+            passes.append(found_passes[:num_fitting])
+            lengths.append(own[:num_fitting])
             offset += num_fitting
-            if num_fitting < block.size:
+            if num_fitting < found.size:
                 break
             budget -= int(used[-1])
         following = Position(epoch=position.epoch, offset=offset)
         if offset >= size:
             following = Position(epoch=position.epoch + 1)
-        return StepPlan(sample_ids=np.concatenate(taken), epoch=position.epoch, next=following)
+        # The next step is looked up in one go; only speed depends on this.
+        self._chunk_samples = max(16, min(_BLOCK_SAMPLES, (offset - position.offset) * 9 // 8))
+        sample_ids = np.concatenate(ids)
+        self._planned = (sample_ids, np.concatenate(lengths))
+        return StepPlan(
+            sample_ids=sample_ids,
+            passes=np.concatenate(passes),
+            epoch=position.epoch,
+            next=following,
+        )
 
-    def count_steps(self, num_epochs: int) -> int:
-        """Return the number of steps of whole passes."""
-        return sum(sum(1 for _ in self._steps(epoch)) for epoch in range(num_epochs))
+    def count_steps(self, num_epochs: int, *, limit: int | None = None) -> int:
+        """Return the number of steps of whole epochs; looks up lengths until the limit is met.
 
-    def _steps(self, epoch: int) -> Iterator[StepPlan]:
-        position = Position(epoch=epoch)
-        while position.epoch == epoch:
-            step = self.plan(position)
-            yield step
-            position = step.next
+        Args:
+            num_epochs: Epochs.
+            limit: More steps are not counted. None counts all.
+        """
+        num_steps = 0
+        for epoch in range(num_epochs):
+            for counted in self._count_epoch(epoch):
+                num_steps += counted
+                if limit is not None and num_steps >= limit:
+                    return limit
+        return num_steps
+
+    def lengths_of(self, sample_ids: Ints) -> Ints:
+        """Return the tokens of samples, special tokens included; those just planned are known."""
+        planned, lengths = self._planned
+        return lengths if sample_ids is planned else self._lengths[sample_ids]
+
+    def _take(self, offset: int, epoch: int) -> tuple[Ints, Ints]:
+        """Return some samples from a position on, with their passes."""
+        number, start = divmod(offset, _BLOCK_SAMPLES)
+        block = self._block  # read once: another thread may plan, too
+        if block[:2] != (epoch, number):
+            first = offset - start
+            last = min(self._order.num_samples, first + _BLOCK_SAMPLES)
+            block = (epoch, number, *self._order.at(np.arange(first, last), epoch))
+            self._block = block
+        stop = start + self._chunk_samples
+        found, passes = block[2][start:stop], block[3][start:stop]
+        if isinstance(self._order, FollowedOrder):
+            self._order.follow(offset, offset + found.size - 1, epoch)
+        return found, passes
+
+    def _count_epoch(self, epoch: int) -> Iterator[int]:
+        """Count the steps of an epoch, some at a time: hop over running sums of lengths."""
+        size, budget = self._order.num_samples, 0  # tokens left in the step that is open
+        for start in range(0, size, _COUNT_SAMPLES):
+            positions = np.arange(start, min(size, start + _COUNT_SAMPLES))
+            ends = np.cumsum(self._lengths[self._order.at(positions, epoch)[0]])
+            num_steps, base = 0, 0
+            while (stop := int(np.searchsorted(ends, base + budget, side="right"))) < ends.size:
+                # The sample at `stop` does not fit: it opens a step, and may be longer than one.
+                num_steps += 1
+                base = int(ends[stop - 1]) if stop else 0
+                budget = max(self._tokens, int(ends[stop]) - base)
+            budget -= int(ends[-1]) - base
+            yield num_steps
 
 
-def share_out(lengths: Ints, *, num_processes: int, micro_tokens: int) -> list[list[Ints]]:
+def share_out(
+    lengths: Ints, *, num_processes: int, micro_tokens: int, layout: str = "flat"
+) -> list[list[Ints]]:
     """Share the samples of a step out to processes and micro-steps.
 
-    Samples are sorted by length and cut into as many slices of about equal tokens as there are
-    micro-steps, so that rows of one slice need little padding; slices are dealt out in turn.
+    Layouts flat and packed fill micro-batches to equal token counts; buckets cuts the samples,
+    sorted by length, and padded cuts them as they come, into rows of about equal padded cost.
 
     Args:
         lengths: Tokens of each sample of the step.
-        num_processes: Processes; all get the same number of slices.
-        micro_tokens: Padded tokens of a slice at most, unless one sample alone is longer.
+        num_processes: Processes; all get the same number of micro-batches.
+        micro_tokens: Tokens of a micro-batch at most (padded ones in layouts buckets and padded),
+            unless one sample alone is longer.
+        layout: flat, packed, buckets or padded, as BatchSpec.layout.
 
     Returns:
-        For each process its slices, each an array of indices into `lengths` (it may be empty).
+        For each process its micro-batches, each an array of indices into `lengths` (it may be
+        empty).
     """
-    order = np.argsort(-lengths, kind="stable")
-    sorted_lengths = lengths[order]
-    ends = np.cumsum(sorted_lengths)
-    num_micro = max(1, -(-int(ends[-1]) // (num_processes * micro_tokens)))
-    while True:
-        num_slices = num_micro * num_processes
-        shares = np.arange(1, num_slices) * (ends[-1] / num_slices)
-        cuts = np.concatenate(([0], np.searchsorted(ends, shares, side="left") + 1, [ends.size]))
-        cuts = np.minimum(np.maximum.accumulate(cuts), ends.size)
-        sizes = np.diff(cuts)
-        firsts = np.minimum(cuts[:-1], ends.size - 1)
-        padded = sizes * sorted_lengths[firsts]
-        if not np.any((padded > micro_tokens) & (sizes > 1)):
-            break
-        num_micro += 1
-    slices = [order[start:stop] for start, stop in pairwise(cuts)]
+    if layout in ("flat", "packed"):
+        slices = pack_tokens(lengths, num_processes=num_processes, micro_tokens=micro_tokens)
+    else:
+        order = np.argsort(-lengths, kind="stable") if layout == "buckets" else None
+        slices = cut_rows(
+            lengths, order=order, num_processes=num_processes, micro_tokens=micro_tokens
+        )
     return [slices[process::num_processes] for process in range(num_processes)]
+
+
+def fill_ratio(lengths: Ints, micro_batches: list[list[Ints]], *, micro_tokens: int) -> float:
+    """Return the share of tokens in micro-batches that are filled up to micro_tokens each."""
+    num_batches = sum(len(batches) for batches in micro_batches)
+    return float(np.minimum(lengths, micro_tokens).sum()) / (num_batches * micro_tokens)

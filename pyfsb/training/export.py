@@ -21,6 +21,8 @@ from pyfsb.records import MODEL_FOLDER, CheckpointRecord
 from pyfsb.storage.workspace import Workspace
 from pyfsb.training.checkpoint import explain_write_error
 from pyfsb.training.deepspeed import Engine
+from pyfsb.training.distributed import ProcessGroup
+from pyfsb.training.fragments import named_weights
 from pyfsb.training.meters import (
     METRICS_NAME,
     PROMETHEUS_NAME,
@@ -36,9 +38,17 @@ TOKENIZER_FILES: Final = (
 )  # fmt: skip
 
 
-def gather_weights(engine: Engine) -> dict[str, Tensor]:
-    """Return the full weights of the wrapped model by the model's own names."""
-    return {name.removeprefix("model."): tensor for name, tensor in engine.weights()}
+def gather_weights(engine: Engine, group: ProcessGroup) -> dict[str, Tensor]:
+    """Return the full weights of a module on the first process; nothing on the others.
+
+    All processes take part, one parameter after the other, so only the first one needs room.
+    """
+    return {name: tensor for name, tensor in named_weights(engine) if group.is_first}
+
+
+def plain_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a loss module's weights by the names of the model within."""
+    return {name.removeprefix("model."): tensor for name, tensor in weights.items()}
 
 
 def export_model(

@@ -111,12 +111,14 @@ def interpret(
     # torchrun ends the others when one rank fails: then that one is the cause, whatever they say.
     if EXIT_FAILURE in rank_codes and not is_stopped and code < _FIRST_SIGNAL:
         return EXIT_FAILURE
+    is_lost = len(rank_codes) < num_ranks or EXIT_LOST_PEER in rank_codes
+    # When nobody asked for the end, it was torchrun that stopped the ranks that are left.
+    if is_lost and not is_stopped:
+        return EXIT_LOST_PEER
     for known in (EXIT_TERMINATED, EXIT_INTERRUPTED):
         if known in rank_codes:
             return known
-    if len(rank_codes) < num_ranks or EXIT_LOST_PEER in rank_codes:
-        return EXIT_LOST_PEER
-    return EXIT_FAILURE
+    return EXIT_LOST_PEER if is_lost else EXIT_FAILURE
 
 
 def is_lost_peer(error: BaseException) -> bool:
@@ -154,7 +156,18 @@ def run_rank(main: Callable[[], int]) -> int:
         _log.error("another rank was lost: %s", exc)
         code = EXIT_LOST_PEER
     finally:
-        if folder:
-            end = {"code": code, "error": errors[0] if errors else None}
-            Path(folder, os.environ.get("RANK", "0")).write_text(json.dumps(end))
+        leave_end(code, errors[0] if errors else None)
     return code
+
+
+def leave_end(code: int, error: str | None) -> None:
+    """Leave how this rank ended for the launcher, if one started it.
+
+    Args:
+        code: Exit code.
+        error: Kind and text of its error.
+    """
+    folder = os.environ.get(EXIT_FOLDER)
+    if folder:
+        end = {"code": code, "error": error}
+        Path(folder, os.environ.get("RANK", "0")).write_text(json.dumps(end))

@@ -65,10 +65,27 @@ class Work:
     """Steps in all."""
     num_parameters: int = 0
     """Parameters of the model."""
+    num_devices: int = 1
+    """Devices of all processes together; on CPU one a process."""
+    device: str = "cpu"
+    """What the driver calls them."""
     peak_flops: float | None = None
-    """FLOP/s of all devices together at best. None: unknown, or a CPU."""
+    """FLOP/s of all devices together at best, 16 bit. None: unknown, or a CPU."""
     part: Part | None = None
     """Its place among others. None when it is the stage's only training."""
+
+    def mfu(self, tokens_per_second: float, *, flops_per_second: float = 0.0) -> float | None:
+        """Return the share of the devices' FLOP/s that forward and backward use.
+
+        Args:
+            tokens_per_second: Tokens of all ranks together.
+            flops_per_second: Model FLOPs counted for the architecture. 0: nobody counted, 6 FLOP a
+                parameter and token are taken (PaLM, appendix B, its attention term left out).
+        """
+        if not self.peak_flops:
+            return None
+        flops = flops_per_second or _FLOPS_PER_PARAMETER * self.num_parameters * tokens_per_second
+        return flops / self.peak_flops if flops else None
 
 
 class Estimate:
@@ -80,13 +97,18 @@ class Estimate:
         self._step = step
         self._loss: float | None = None
         self._tokens_per_second: float | None = None
+        self._mfu: float | None = None
         self._seconds: deque[float] = deque(maxlen=_NUM_RECENT_STEPS)
 
-    def note(self, *, step: int, loss: float, tokens_per_second: float, seconds: float) -> None:
-        """Remember one step."""
+    def note(
+        self, *, step: int, loss: float, tokens_per_second: float, seconds: float,
+        mfu: float | None = None,
+    ) -> None:  # fmt: skip
+        """Remember one step; `mfu` is reckoned from its tokens where it is not given."""
         self._step = step
         self._loss = loss
         self._tokens_per_second = tokens_per_second
+        self._mfu = self._work.mfu(tokens_per_second) if mfu is None else mfu
         self._seconds.append(seconds)
 
     def to_report(self, now: datetime) -> Json:
@@ -122,22 +144,11 @@ class Estimate:
         if self._loss is not None and self._tokens_per_second is not None:
             found["loss"] = f"{self._loss:.6g}"
             found["tokens_per_second"] = f"{self._tokens_per_second:.1f}"
-            mfu = self._mfu(self._tokens_per_second)
-            if mfu is not None:
-                found["mfu"] = f"{mfu:.4f}"
+            if self._mfu is not None:
+                found["mfu"] = f"{self._mfu:.4f}"
         if self._work.part:
             found["task"] = self._work.part.task
         return found
-
-    def _mfu(self, tokens_per_second: float) -> float | None:
-        """Return the share of the devices' FLOP/s that forward and backward use.
-
-        Source: PaLM, appendix B, with its attention term left out: 6 FLOP a parameter and token.
-        """
-        if not self._work.peak_flops or not self._work.num_parameters:
-            return None
-        flops = _FLOPS_PER_PARAMETER * self._work.num_parameters * tokens_per_second
-        return flops / self._work.peak_flops
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,10 +282,13 @@ class Progress:
         self._reporter = Reporter(target)
         self._tell()
 
-    def note(self, *, step: int, loss: float, tokens_per_second: float, seconds: float) -> None:
+    def note(
+        self, *, step: int, loss: float, tokens_per_second: float, seconds: float,
+        mfu: float | None = None,
+    ) -> None:  # fmt: skip
         """Report one step."""
         self._estimate.note(
-            step=step, loss=loss, tokens_per_second=tokens_per_second, seconds=seconds
+            step=step, loss=loss, tokens_per_second=tokens_per_second, seconds=seconds, mfu=mfu
         )
         self._tell()
 

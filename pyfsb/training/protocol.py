@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the training loop takes: samples by number, as batches of tensors."""
+"""What the training loop takes: samples by number, as flat batches of tensors.
+
+Shapes: B documents, N tokens of all documents end to end, P predicted positions.
+"""
 
 from __future__ import annotations
 
@@ -11,24 +14,28 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pyfsb.training.batching import Lengths
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """One micro-batch, ready for the module."""
 
     inputs: Mapping[str, Tensor]
-    """Arguments of the module."""
+    """Arguments of the module: `input_ids` [N] and `lengths` [B], `target_ids`, and by family
+    `target_positions` [P] (indices into N) and `token_type_ids` [N]."""
     num_targets: int
     """Targets whose losses are summed."""
     num_tokens: int
-    """Tokens, padding not counted."""
+    """Tokens of the documents: N, without what a layout adds."""
 
 
 class SampleSource(Protocol):
     """Where the samples of a training come from."""
 
-    lengths: NDArray[np.int64]
-    """Tokens of each sample, special tokens included."""
+    @property
+    def lengths(self) -> Lengths:
+        """Tokens of each sample, special tokens included."""
 
-    def collate(self, sample_ids: NDArray[np.int64], epoch: int) -> Batch:
-        """Return the batch of these samples in this pass; the same every time."""
+    def collate(self, sample_ids: NDArray[np.int64], passes: NDArray[np.int64]) -> Batch:
+        """Return the batch of these samples, each in its pass; the same every time."""

@@ -9,39 +9,43 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from transformers import PreTrainedModel
 
 from pyfsb import records, storage
 from pyfsb.config import Family, RunSpec, Stage, load_spec, pin_checkpoint, stage_hash
-from pyfsb.data.shards import Shards, check_vocabulary
+from pyfsb.data.shards import check_vocabulary
 from pyfsb.data.vocabulary import vocabulary_digest
 from pyfsb.errors import EXIT_OK, EXIT_TERMINATED, CheckpointError, ConfigError
 from pyfsb.models.loading import (
     build_config,
     build_model,
     check_fits,
-    count_parameters,
-    find_weights,
+    load_config,
     load_model,
     load_tokenizer,
     max_positions,
+    open_weights,
     read_pieces,
 )
 from pyfsb.objectives import SpecialIds, make_objective
 from pyfsb.processes import StopRequest
-from pyfsb.records import CORPUS_FOLDER, MODEL_FOLDER, Parent
+from pyfsb.records import CORPUS_FOLDER, Parent
 from pyfsb.registry import ModelEntry, find_entry
-from pyfsb.storage.workspace import Workspace, localise
+from pyfsb.storage.workspace import Workspace
 from pyfsb.training.batching import StepPlanner
+from pyfsb.training.building import build_first, count_parameters
+from pyfsb.training.deepspeed import precision_of
 from pyfsb.training.distributed import ProcessGroup, join_group, leave_group
 from pyfsb.training.launcher import run_rank
 from pyfsb.training.session import Session, publish_checkpoint, train_to_end
-from pyfsb.training.sources import CorpusSource
+from pyfsb.training.sources import Corpus, CorpusPlace, open_corpus
 
+_OWN_CORPUS = "corpus"
+_TOKENIZER_FOLDER = "tokenizer"
 _log = logging.getLogger("pyfsb.training")
 
 
@@ -62,7 +66,7 @@ def pretrain(spec: RunSpec, group: ProcessGroup, stop: StopRequest) -> int:
         0 when the record is written, 143 when a stop request ended it before.
 
     Raises:
-        ConfigError: Model, objective and data do not fit each other.
+        ConfigError: Model, objective, data and processes do not fit each other.
         DataError: The shards or the loss are not usable.
         CheckpointError: First weights or saved state are not usable.
     """
@@ -71,8 +75,15 @@ def pretrain(spec: RunSpec, group: ProcessGroup, stop: StopRequest) -> int:
         return EXIT_OK
     entry = find_entry(spec.model.name)
     objective = spec.objective.name or entry.objective
-    session = _build_session(spec, entry, objective, workspace)
-    trained = train_to_end(session, group, stop)
+    family = Family.GENERATE if objective == "causal_lm" else Family.FILL_MASK
+    places = _find_corpora(spec)
+    start = _build_start(spec, entry, family, places, workspace.uri, group)
+    corpus = _open_corpus(spec, objective, places, start)
+    try:
+        session = _build_session(spec, family, corpus, places, start, workspace)
+        trained = train_to_end(session, group, stop)
+    finally:
+        corpus.close()
     if trained is None:
         return EXIT_TERMINATED
     if group.is_first:
@@ -85,65 +96,112 @@ def pretrain(spec: RunSpec, group: ProcessGroup, stop: StopRequest) -> int:
     return EXIT_OK
 
 
-def _build_session(
-    spec: RunSpec, entry: ModelEntry, objective_name: str, workspace: Workspace
-) -> Session:
-    """Put model, shards and objective together."""
-    family = Family.GENERATE if objective_name == "causal_lm" else Family.FILL_MASK
-    data_uri = storage.join(spec.output_of(Stage.DATA), CORPUS_FOLDER)
-    data_record, data_folder = records.read_record(data_uri), localise(data_uri)
-    start = _build_start(spec, entry, family, data_folder, workspace.uri)
-    shards = Shards.open(data_folder)
-    check_vocabulary(shards.index, vocabulary_digest(start.pieces), owner="the model")
-    objective = make_objective(
-        objective_name, SpecialIds.of(start.pieces), mask_ratio=spec.objective.mask_ratio
+def _find_corpora(spec: RunSpec) -> tuple[CorpusPlace, ...]:
+    """Return where the shards lie: the run's own first, then those of the blend."""
+    own = CorpusPlace(
+        name=_OWN_CORPUS,
+        uri=storage.join(spec.output_of(Stage.DATA), CORPUS_FOLDER),
+        weight=spec.data.corpus_weight,
     )
-    source = CorpusSource(shards, objective, seed=spec.seed)
+    others = tuple(
+        CorpusPlace(name=part.name, uri=storage.join(part.uri, CORPUS_FOLDER), weight=part.weight)
+        for part in spec.data.blend
+    )
+    return (own, *others) if spec.data.corpus else others
+
+
+def _open_corpus(
+    spec: RunSpec, objective_name: str, places: Sequence[CorpusPlace], start: _Start
+) -> Corpus:
+    """Open all shards and compare their vocabularies with the model's."""
+    corpus = open_corpus(
+        places,
+        make_objective(
+            objective_name, SpecialIds.of(start.pieces), mask_ratio=spec.objective.mask_ratio
+        ),
+        data=spec.data,
+        seed=spec.seed,
+        held_out_samples=spec.training.validation_samples,
+    )
+    for index in corpus.indexes:
+        check_vocabulary(index, vocabulary_digest(start.pieces), owner="the model")
+    return corpus
+
+
+def _build_session(
+    spec: RunSpec,
+    family: Family,
+    corpus: Corpus,
+    places: Sequence[CorpusPlace],
+    start: _Start,
+    workspace: Workspace,
+) -> Session:
+    """Say what is trained on what, and how."""
+    training = spec.training
+    linked = tuple(
+        records.link(records.read_record(p.uri), p.uri, base=workspace.uri, root=spec.output)
+        for p in places
+    )
     return Session(
         title=spec.name,
         workspace=workspace,
         model=start.model,
         family=family,
         tokenizer_folder=start.tokenizer_folder,
-        source=source,
+        source=corpus.source,
+        order=corpus.order,
         optimizer=spec.optimizer,
         batch=spec.batch,
         seed=spec.seed,
-        num_steps=_num_steps(spec, source),
-        save_every_steps=spec.training.checkpoint_every_steps,
-        keep_last=spec.training.keep_last,
+        num_steps=_num_steps(spec, corpus),
+        save_every_steps=training.checkpoint_every_steps,
+        keep_last=training.keep_last,
+        keep_every_steps=training.keep_every_steps,
+        spikes=training.spikes,
+        lora=training.lora,
+        held_out_ids=corpus.held_out_ids,
+        validate_every_steps=training.validate_every_steps,
+        patience=training.patience,
+        hang_timeout_seconds=training.hang_timeout_seconds,
+        energy=training.energy,
+        mlflow_uri=training.mlflow_uri,
         parallelism=spec.parallelism,
         config_hash=stage_hash(spec, Stage.TRAINING),
-        parents=(
-            records.link(data_record, data_uri, base=workspace.uri, root=spec.output),
-            *start.parents,
-        ),
-        metrics_port=spec.training.metrics_port,
+        parents=(*linked, *start.parents),
+        metrics_port=training.metrics_port,
     )
 
 
 def _build_start(
-    spec: RunSpec, entry: ModelEntry, family: Family, data_folder: Path, uri: str
+    spec: RunSpec,
+    entry: ModelEntry,
+    family: Family,
+    places: Sequence[CorpusPlace],
+    uri: str,
+    group: ProcessGroup,
 ) -> _Start:
     """Build the first model: from a checkpoint, or random with the corpus' vocabulary."""
+    precision = precision_of(spec.parallelism, group.device)
     if spec.model.checkpoint is None:
-        tokenizer_folder = data_folder / "tokenizer"
+        tokenizer_folder = Workspace(places[0].uri).pull(_TOKENIZER_FOLDER) / _TOKENIZER_FOLDER
         pieces = (tokenizer_folder / "vocab.txt").read_text(encoding="utf-8").split("\n")[:-1]
         config = build_config(entry, spec.model.config, vocabulary=pieces)
-        model = build_model(config, family, seed=spec.seed)
+        model = build_first(
+            lambda: build_model(config, family, seed=spec.seed),
+            lambda: build_model(config, family, seed=spec.seed),
+            group, spec.parallelism, precision,
+        )  # fmt: skip
         parents: tuple[Parent, ...] = ()
     else:
-        folder = find_weights(spec.model.checkpoint)
-        record = records.find_record(spec.model.checkpoint)
-        places = {"base": uri, "root": spec.output}
-        if record:
-            records.verify_files(record.files, folder)
-            parents = (records.link(record, spec.model.checkpoint, **places),)
-        else:
-            parents = (records.link_weights(folder, spec.model.checkpoint, **places),)
-        tokenizer_folder = folder / MODEL_FOLDER if record else folder
+        found = open_weights(spec.model.checkpoint)
+        tokenizer_folder = found.model_folder
+        parents = (found.link(base=uri, root=spec.output),)
         pieces = read_pieces(tokenizer_folder)
-        model = load_model(tokenizer_folder, family, seed=spec.seed)
+        model = build_first(
+            lambda: load_model(tokenizer_folder, family, seed=spec.seed),
+            lambda: build_model(load_config(tokenizer_folder), family, seed=spec.seed),
+            group, spec.parallelism, precision,
+        )  # fmt: skip
         check_fits(model, load_tokenizer(tokenizer_folder), tokenizer_folder)
         if model.config.model_type != entry.architecture:
             raise CheckpointError(
@@ -159,14 +217,21 @@ def _build_start(
     return _Start(model=model, pieces=pieces, tokenizer_folder=tokenizer_folder, parents=parents)
 
 
-def _num_steps(spec: RunSpec, source: CorpusSource) -> int:
+def _num_steps(spec: RunSpec, corpus: Corpus) -> int:
     """Return the steps of the whole training: num_epochs passes, cut at max_steps."""
     limit = spec.training.max_steps
-    planner = StepPlanner(source.lengths, tokens=spec.batch.tokens, seed=spec.seed)
-    # A step takes samples of at most batch.tokens in all, or one longer sample alone: where that
-    # many tokens are there, the limit decides and nothing needs to be planned.
-    num_tokens = np.minimum(source.lengths, spec.batch.tokens).sum()
-    if limit is not None and num_tokens * spec.training.num_epochs > limit * spec.batch.tokens:
+    planner = StepPlanner(corpus.source.lengths, corpus.order, tokens=spec.batch.tokens)
+    # A step takes samples of at most batch.tokens in all: where that many tokens are there, the
+    # limit decides and nothing needs to be planned. Where one sample may be longer, it is planned.
+    num_tokens = corpus.num_tokens
+    if corpus.held_out_ids.size:
+        num_tokens -= int(corpus.source.lengths[corpus.held_out_ids].sum())
+    has_short = spec.data.max_tokens <= spec.batch.tokens
+    if (
+        limit is not None
+        and has_short
+        and num_tokens * spec.training.num_epochs > limit * spec.batch.tokens
+    ):
         return limit
     num_steps = planner.count_steps(spec.training.num_epochs)
     return num_steps if limit is None else min(limit, num_steps)

@@ -13,28 +13,50 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pyfsb import records
-from pyfsb.config import BatchSpec, Family, OptimizerSpec, ParallelismSpec
+from pyfsb.config import (
+    BatchSpec,
+    EnergySpec,
+    Family,
+    LoraSpec,
+    OptimizerSpec,
+    ParallelismSpec,
+    SpikeSpec,
+)
 from pyfsb.data.vocabulary import vocabulary_digest
-from pyfsb.errors import CheckpointError, StorageError
-from pyfsb.models.heads import LOSSES
-from pyfsb.models.loading import count_parameters, read_pieces
+from pyfsb.errors import ConfigError, UnknownNameError
+from pyfsb.models.heads import Layout, build_loss, default_layout
+from pyfsb.models.loading import read_pieces
 from pyfsb.processes import StopRequest
 from pyfsb.records import MODEL_FOLDER, CheckpointRecord, Parent
 from pyfsb.storage.workspace import Workspace
+from pyfsb.training.batching import Ints, StepPlanner
+from pyfsb.training.best import BestWeights
+from pyfsb.training.building import count_parameters
 from pyfsb.training.checkpoint import CheckpointStore, TrainState
-from pyfsb.training.deepspeed import Engine
+from pyfsb.training.deepspeed import Engine, precision_of
 from pyfsb.training.distributed import ProcessGroup, describe_device
-from pyfsb.training.export import export_model, gather_weights, publish
-from pyfsb.training.loop import LoopSettings, train
-from pyfsb.training.meters import METRICS_NAME, final_loss, open_meters, read_metrics
+from pyfsb.training.export import export_model, gather_weights, plain_names, publish
+from pyfsb.training.flops import FlopCounter
+from pyfsb.training.loader import Loader
+from pyfsb.training.loop import Company, End, LoopSettings, TrainingLoop
+from pyfsb.training.lora import add_adapters, merge_adapters
+from pyfsb.training.meters import METER_FILES, METRICS_NAME, final_loss, open_meters, read_metrics
+from pyfsb.training.order import SampleOrder
 from pyfsb.training.progress import Part, Work, peak_flops
 from pyfsb.training.protocol import SampleSource
+from pyfsb.training.restoring import start_engine
+from pyfsb.training.usage import read_usage
+from pyfsb.training.validation import HeldOutLoss
+from pyfsb.training.watchdog import Watchdog
 
+_NEW_HEADS: Final = (Family.CLASSIFY, Family.PAIR, Family.TAG)
+"""Families whose head a fine-tuning makes, so that it must learn beside adapters too."""
 _log = logging.getLogger(__name__)
 
 
@@ -54,6 +76,8 @@ class Session:
     """Where the tokenizer's files lie; they go into the checkpoint."""
     source: SampleSource
     """The samples."""
+    order: SampleOrder
+    """Which of them comes when."""
     optimizer: OptimizerSpec
     """Optimizer and schedule."""
     batch: BatchSpec
@@ -72,6 +96,24 @@ class Session:
     """Digest of the settings, for the record and for continuing."""
     parents: tuple[Parent, ...]
     """What the result is made from; a saved state made from others is refused."""
+    keep_every_steps: int | None = None
+    """Saved states of multiples of this step are kept for good."""
+    spikes: SpikeSpec = field(default_factory=SpikeSpec)
+    """What happens when a step cannot be used."""
+    lora: LoraSpec | None = None
+    """Train adapters only. None trains all weights."""
+    held_out_ids: Ints | None = None
+    """Samples of `source` to measure on, in no order. None measures nothing."""
+    validate_every_steps: int | None = None
+    """Steps between measurements. None measures once, at the end."""
+    patience: int | None = None
+    """Measurements without a better one before training ends; the best weights count then."""
+    hang_timeout_seconds: float | None = 1800.0
+    """As in `TrainingSpec`."""
+    energy: EnergySpec = field(default_factory=EnergySpec)
+    """Stated power and price."""
+    mlflow_uri: str | None = None
+    """As in `TrainingSpec`."""
     metrics_port: int | None = None
     """Port of the Prometheus endpoint."""
     part: Part | None = None
@@ -82,11 +124,12 @@ class Session:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """A training that reached its last step."""
+    """A training that reached its end."""
 
     state: TrainState
+    """Where it stood; with patience, at its best measurement."""
     weights: Mapping[str, Tensor]
-    """Full weights by the model's own names."""
+    """Full weights by the model's own names, adapters merged; empty but on the first process."""
 
 
 def train_to_end(session: Session, group: ProcessGroup, stop: StopRequest) -> Trained | None:
@@ -97,43 +140,80 @@ def train_to_end(session: Session, group: ProcessGroup, stop: StopRequest) -> Tr
 
     Raises:
         CheckpointError: The saved state is of other settings or data.
-        DataError: The loss is not a number.
+        ConfigError: The settings do not fit the model, the data or the processes.
+        DataError: Steps cannot be used.
     """
-    store = CheckpointStore(
-        session.workspace,
-        fingerprint={
-            "settings": session.config_hash,
-            **{
-                f"{parent.kind} {number}": parent.digest
-                for number, parent in enumerate(session.parents, start=1)
-            },
-        },
-        keep_last=session.keep_last,
-    )
-    work = _measure(session, group)  # before ZeRO-3 takes the parameters apart
-    state, engine = _start(session, store, group)
+    if session.lora:
+        trains_head = session.family in _NEW_HEADS
+        add_adapters(session.model, session.lora, seed=session.seed, trains_head=trains_head)
+    store = _open_store(session)
+    is_failed = True
+    try:
+        state, engine = start_engine(
+            lambda: _build_module(session, group), store, group,
+            lambda module: Engine(
+                module, session.optimizer, session.parallelism,
+                precision_of(session.parallelism, group.device),
+            ),
+        )  # fmt: skip
+        end = _run(session, engine, state, group, store=store, stop=stop)
+        store.wait(group)
+        trained = _collect(session, engine, end, group) if end.is_complete else None
+        is_failed = False
+    finally:
+        store.close(is_failed=is_failed)
+    return trained
+
+
+def _run(
+    session: Session,
+    engine: Engine,
+    state: TrainState,
+    group: ProcessGroup,
+    *,
+    store: CheckpointStore,
+    stop: StopRequest,
+) -> End:
+    """Run the loop with everything that works beside it."""
     if group.is_first:
-        session.workspace.pull_file(METRICS_NAME)
+        for name in METER_FILES:
+            session.workspace.pull_file(name)
+    planner = StepPlanner(session.source.lengths, session.order, tokens=session.batch.tokens)
+    layout = _layout(session, group)
+    micro_tokens = session.batch.micro_tokens
+    validation = None
+    if session.held_out_ids is not None and session.held_out_ids.size:
+        validation = HeldOutLoss(
+            session.source, session.held_out_ids, micro_tokens=micro_tokens, layout=layout
+        )
     settings = LoopSettings(
+        title=session.title,
         optimizer=session.optimizer,
-        batch=session.batch,
         seed=session.seed,
         num_steps=session.num_steps,
         save_every_steps=session.save_every_steps,
+        spikes=session.spikes,
+        validate_every_steps=session.validate_every_steps,
+        patience=session.patience,
     )
-    with open_meters(
-        session.workspace.path if group.is_first else None,
-        name=session.title,
-        work=work,
-        step=state.step,
-        metrics_port=session.metrics_port,
-    ) as meters:
-        state = train(
-            engine, session.source, settings, state, group, store=store, meters=meters, stop=stop
-        )
-    if state.step < session.num_steps:
-        return None
-    return Trained(state=state, weights=gather_weights(engine))
+    with (
+        Loader(
+            session.source, planner, group_rank=group.rank, group_size=group.size,
+            micro_tokens=micro_tokens, layout=layout,
+        ) as loader,
+        open_meters(
+            session.workspace.path if group.is_first else None,
+            name=session.title, work=_measure(session, group), step=state.step,
+            metrics_port=session.metrics_port, mlflow_uri=session.mlflow_uri,
+            energy=session.energy,
+        ) as meters,
+        Watchdog(session.hang_timeout_seconds, session.workspace.path) as watchdog,
+    ):  # fmt: skip
+        company = Company(
+            store=store, stop=stop, meters=meters, watchdog=watchdog, validation=validation,
+            best=_best_weights(session), flops=_count_flops(session),
+        )  # fmt: skip
+        return TrainingLoop(engine, loader, planner, settings, group, company).run(state)
 
 
 def publish_checkpoint(
@@ -181,44 +261,85 @@ def publish_checkpoint(
         loss=final_loss(read_metrics(folder / METRICS_NAME)),
         max_tokens=max_tokens,
         vocabulary_digest=vocabulary_digest(read_pieces(session.tokenizer_folder)),
+        resources=read_usage(folder, session.energy),
     )
-    return publish(session.workspace, record)
+    published = publish(session.workspace, record)
+    best = _best_weights(session)
+    if best:
+        best.clear()
+    return published
+
+
+def _open_store(session: Session) -> CheckpointStore:
+    parents = enumerate(session.parents, start=1)
+    return CheckpointStore(
+        session.workspace,
+        fingerprint={
+            "settings": session.config_hash,
+            **{f"{parent.kind} {number}": parent.digest for number, parent in parents},
+        },
+        keep_last=session.keep_last,
+        keep_every_steps=session.keep_every_steps,
+    )
+
+
+def _build_module(session: Session, group: ProcessGroup) -> nn.Module:
+    """Return the loss of the session's model, with dropout on: loaded models have it off."""
+    module = build_loss(
+        session.model,
+        session.family,
+        _layout(session, group),
+        micro_tokens=session.batch.micro_tokens,
+        checkpoints_activations=session.parallelism.activation_checkpointing,
+    )
+    return module.train()
+
+
+def _layout(session: Session, group: ProcessGroup) -> Layout:
+    architecture = session.model.config.model_type
+    return session.batch.layout or default_layout(architecture, group.device.type)
 
 
 def _measure(session: Session, group: ProcessGroup) -> Work:
     """Return what the training's share and speed are measured against."""
-    peak = peak_flops(describe_device(group.device))
+    device = describe_device(group.device)
+    peak = peak_flops(device)
     return Work(
         num_steps=session.num_steps,
         num_parameters=count_parameters(session.model),
+        num_devices=group.size,
+        device=device or "cpu",
         peak_flops=peak * group.size if peak else None,
         part=session.part,
     )
 
 
-def _start(
-    session: Session, store: CheckpointStore, group: ProcessGroup
-) -> tuple[TrainState, Engine]:
-    """Return the state to go on from and an engine that stands there.
+def _count_flops(session: Session) -> FlopCounter | None:
+    """Return what counts a step's FLOPs; None where the architecture is not counted."""
+    config = session.model.config
+    try:
+        return FlopCounter.of(config.model_type, config.to_dict())
+    except (ConfigError, UnknownNameError) as exc:
+        _log.info("%s: model FLOPs are estimated: %s", session.title, exc)
+        return None
 
-    Raises:
-        CheckpointError: The saved state is of other settings or data.
-        StorageError: The processes do not see the same newest state; another try may.
-    """
-    module: nn.Module = LOSSES[session.family](session.model)
-    restored = store.load_latest()
-    steps = group.gather(restored.state.step if restored else 0)
-    if len(set(steps)) > 1:
-        raise StorageError(
-            f"{session.workspace.uri}: ranks 0 to {group.size - 1} found saved states of steps "
-            f"{steps}; all must continue from the same one"
-        )
-    if restored is None:
-        return TrainState(), Engine(module, session.optimizer, session.parallelism)
-    unknown = module.load_state_dict(dict(restored.weights), strict=False).unexpected_keys
-    if unknown:
-        raise CheckpointError(f"the saved state holds unknown weights: {', '.join(unknown[:3])}")
-    engine = Engine(module, session.optimizer, session.parallelism)
-    engine.set_state(restored.weights, restored.moments, step=restored.state.step)
-    _log.info("%s: continuing from step %d", session.title, restored.state.step)
-    return restored.state, engine
+
+def _best_weights(session: Session) -> BestWeights | None:
+    if not session.patience:
+        return None
+    # States fall back by keep_last at most, each to a best step of its own.
+    return BestWeights(session.workspace, num_kept=session.keep_last + 1)
+
+
+def _collect(session: Session, engine: Engine, end: End, group: ProcessGroup) -> Trained:
+    """Return the weights that count; all processes take part."""
+    state, best = end.state, _best_weights(session)
+    if best and end.best.loss is not None and end.best.step < state.step:
+        weights = best.load(end.best.step) if group.is_first else {}
+        state = state.model_copy(update={"step": end.best.step})
+        _log.info("%s: the weights of step %d are the best", session.title, state.step)
+    else:
+        weights = gather_weights(engine, group)
+    if session.lora:
+        weights = merge_adapters(weights, session.lora, engine.module)
+    return Trained(state=state, weights=plain_names(weights))

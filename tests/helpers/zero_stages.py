@@ -1,6 +1,7 @@
-"""Under torchrun on two ranks: every ZeRO stage trains, saves through our store, and continues.
+"""Every ZeRO stage over several numbers of processes, through the real loop and store.
 
-Called by `tests/integration/test_training.py`; writes losses.json into the folder given.
+`python -m tests.helpers.zero_stages FOLDER` forks the groups (imports cost once) and writes
+found.json; called by `tests/integration/test_zero_stages.py`.
 """
 
 from __future__ import annotations
@@ -11,95 +12,86 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
+from tests.helpers.groups import load, run_ranks
 
-from pyfsb.config import Family, OptimizerSpec, ParallelismSpec
-from pyfsb.models.heads import LanguageModelLoss
-from pyfsb.storage.workspace import Workspace
-from pyfsb.training.checkpoint import CheckpointStore, TrainState
-from pyfsb.training.deepspeed import Engine
-from pyfsb.training.distributed import ProcessGroup, join_group, leave_group
-from tests.helpers.models import MODELS, PIECES, make_model
-
-NUM_STEPS, SAVED_AT = 10, 5
-
-
-def batch(step: int, group: ProcessGroup) -> tuple[dict[str, torch.Tensor], int]:
-    """Return this rank's part of a step's batch; the ranks' target counts differ."""
-    rng = np.random.default_rng([step, group.rank])
-    ids = torch.from_numpy(rng.integers(5, len(PIECES), (4, 12)))
-    positions = torch.arange(2 + 3 * group.rank + step % 2) * 3
-    inputs = {
-        "input_ids": ids, "attention_mask": torch.ones_like(ids), "target_positions": positions,
-        "target_ids": ids.reshape(-1)[positions],
-    }  # fmt: skip
-    return inputs, positions.numel()
+CHAIN = ((1, 3), (2, 6), (4, 9), (2, 12), (1, 15))
+"""Numbers of processes that follow each other, and the step after which each is stopped."""
+STAGES: dict[str, dict[str, Any]] = {
+    "0": {"zero_stage": 0},
+    "1": {"zero_stage": 1},
+    "2": {"zero_stage": 2},
+    "3": {"zero_stage": 3},
+    "z2-offload": {"profile": "z2-offload"},
+    "z3-offload": {"profile": "z3-offload"},
+}
+REPEATED = ("0", "1", "2", "3", "z3-offload")
+HALF = ("1", "z2-offload")
+"""What is tried in bf16 too: other optimizers of DeepSpeed than in fp32."""
 
 
-def run(engine: Engine, steps: range, group: ProcessGroup) -> tuple[list[float], list[float]]:
-    """Train some steps; returns losses and gradient norms."""
-    losses, norms = [], []
-    for step in steps:
-        inputs, count = batch(step, group)
-        total = group.sum([count])[0]
-        torch.manual_seed(step * 10 + group.rank)
-        loss = engine(**inputs)
-        engine.backward(loss * (group.size / total))
-        norms.append(engine.step(1e-2))
-        losses.append(group.sum([float(loss)])[0] / total)
-    return losses, norms
+def run(size: int, **settings: Any) -> dict[str, Any]:
+    """Train in a new group of ranks; returns what the first one saw."""
+
+    def work(group: Any) -> dict[str, Any]:
+        from tests.helpers.loop_runs import Run, train
+
+        seen = train(Run(**settings), group)
+        return {
+            "losses": seen.losses,
+            "norms": [outcome.gradient_norm for outcome in seen.outcomes],
+            "steps": [outcome.step for outcome in seen.outcomes],
+            "weight": float(sum(value.double().abs().sum() for value in seen.weights.values())),
+        }
+
+    found: dict[str, Any] = run_ranks(size, work)[0]
+    return found
 
 
-def make_engine(stage: int, weights: Any = None) -> Engine:
-    """Return an engine of a tiny model without dropout, with given or first weights."""
-    model = make_model(MODELS[0], Family.FILL_MASK).train()
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-    loss = LanguageModelLoss(model)
-    if weights is not None:
-        loss.load_state_dict(dict(weights), strict=False)
-    optimizer = OptimizerSpec(max_gradient_norm=0.5)
-    return Engine(loss, optimizer, ParallelismSpec.model_validate({"zero_stage": stage}))
+def chain(folder: Path, stages: str) -> dict[str, list[float]]:
+    """Go on from group to group of other sizes, each in its stage; returns losses and norms."""
+    total: dict[str, list[float]] = {"losses": [], "norms": []}
+    for (size, stop_at), stage in zip(CHAIN, stages, strict=True):
+        last = CHAIN[-1][1]
+        found = run(
+            size, folder=folder, zero=STAGES[stage], num_steps=last,
+            stop_at=None if stop_at == last else stop_at,
+        )  # fmt: skip
+        for key, values in total.items():
+            values += found[key]
+    return total
 
 
-def store_of(folder: Path, stage: int) -> CheckpointStore:
-    """Return the store of one stage's states."""
-    return CheckpointStore(Workspace(str(folder / f"zero{stage}")), fingerprint={}, keep_last=1)
-
-
-def go_on(folder: Path, saved: int, stage: int, group: ProcessGroup) -> list[float]:
-    """Continue the saved state of one stage on another; returns the losses."""
-    restored = store_of(folder, saved).load_latest()
-    assert restored is not None
-    engine = make_engine(stage, restored.weights)
-    engine.set_state(restored.weights, restored.moments, step=restored.state.step)
-    return run(engine, range(SAVED_AT, NUM_STEPS), group)[0]
+def repeat(folder: Path, zero: dict[str, Any], **settings: Any) -> dict[str, Any]:
+    """Train with dropout as a whole, and in two pieces."""
+    settings |= {"zero": zero, "dropout": 0.1, "num_steps": 8}
+    whole = run(2, folder=folder / "whole", **settings)
+    first = run(2, folder=folder / "parts", stop_at=4, **settings)
+    rest = run(2, folder=folder / "parts", **settings)
+    parts = {key: first[key] + rest[key] for key in ("losses", "norms", "steps")}
+    return {"whole": whole, "parts": {**parts, "weight": rest["weight"]}}
 
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    group = join_group(ParallelismSpec(threads_per_process=1))
-    found: dict[str, Any] = {}
-    for stage in range(4):
-        engine = make_engine(stage)
-        first, first_norms = run(engine, range(SAVED_AT), group)
-        store_of(folder, stage).save(engine, TrainState(step=SAVED_AT), group)
-        rest, rest_norms = run(engine, range(SAVED_AT, NUM_STEPS), group)
-        found[str(stage)] = {
-            "whole": first + rest,
-            "norms": first_norms + rest_norms,
-            "continued": go_on(folder, stage, stage, group),
-        }
-    # An engine of stage 3 replaces torch's linear layer for the whole process, so states are moved
-    # between stages after every bit-wise comparison.
-    for stage in range(4):
-        found[str(stage)]["moved"] = go_on(folder, 1, stage, group)
-    if group.is_first:
-        (folder / "losses.json").write_text(json.dumps(found))
-        shutil.rmtree(folder / "zero0")
-    leave_group()
+    load()
+    import tests.helpers.loop_runs  # noqa: F401 - once, before the ranks are forked
+
+    steps = CHAIN[-1][1]
+    found: dict[str, Any] = {
+        "whole": run(2, folder=folder / "whole", num_steps=steps),
+        "chain": {
+            stages: chain(folder / stages, stages)
+            for stages in ("00000", "11111", "22222", "33333", "31203")
+        },
+        "repeat": {name: repeat(folder / name, STAGES[name]) for name in REPEATED},
+        "half": {
+            name: repeat(folder / f"bf16 {name}", STAGES[name], precision="bf16") for name in HALF
+        },
+    }
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+    (folder / "found.json").write_text(json.dumps(found))
 
 
 if __name__ == "__main__":

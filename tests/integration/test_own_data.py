@@ -15,6 +15,7 @@ from tests.conftest import ROOT, SAMPLES
 from tests.helpers.specs import fsb
 
 FINETUNE = str(ROOT / "docs/examples/finetune.yaml")
+MIXTURE = str(ROOT / "docs/examples/mixture.yaml")
 QUICK = [
     "training.max_steps=80", "training.num_epochs=4", "evaluation.finetune.max_steps=200",
     "evaluation.finetune.num_epochs=9", "serving.port=0", "parallelism.num_processes=1",
@@ -29,9 +30,9 @@ HARDLY = [
 Run = tuple[Path, EvalReport, ServingRecord, str]
 
 
-def _run(output: Path, *sets: str) -> Run:
+def _run(output: Path, *sets: str, spec: str = FINETUNE) -> Run:
     overrides = [part for value in (f"output={output}", *QUICK, *sets) for part in ("--set", value)]
-    done = fsb("run", FINETUNE, *overrides)
+    done = fsb("run", spec, *overrides)
     assert done.returncode == 0, done.stderr[-4000:]
     report, served = (records.read_record(str(output / name)) for name in ("evaluation", "serving"))
     assert isinstance(report, EvalReport)
@@ -101,6 +102,43 @@ def test_both_texts_of_pairs_join_the_corpus(tmp_path: Path) -> None:
     assert len(texts) > len(rows)
     with gzip.open(SAMPLES / "rawcorpus/sample.jsonl.gz") as sample:
         assert corpus.num_read == sum(1 for _ in sample) + len(texts)
+
+
+def test_a_mixture_is_one_model_scored_on_every_set(pretrained: list[str], tmp_path: Path) -> None:
+    _, report, served, _ = _run(
+        tmp_path / "run", *HARDLY, *pretrained, "evaluation.finetune.patience=1",
+        "evaluation.finetune.validate_every_steps=4", "evaluation.finetune.lora={rank: 4}",
+        "evaluation.gate.is_enabled=true", "evaluation.tasks=[eprstmt]", spec=MIXTURE,
+    )  # fmt: skip
+    data = records.read_record(str(tmp_path / "run/data/labelled"))
+    assert isinstance(data, DatasetRecord)
+    assert data.dropped == {"hotels: label not in its map": 90}
+    scores = {(score.task, score.runner): score for score in report.scores}
+    sizes = {task: scores[task, "ngram"].num_rows for task, _ in scores}
+    assert sizes == {
+        "eprstmt": 400, "sentiment": 760, "sentiment/products": 400, "sentiment/hotels": 360,
+    }  # fmt: skip
+    whole = scores["sentiment", "ngram"]
+    assert whole.num_overlap == 0
+    assert whole.num_correct == sum(
+        scores[f"sentiment/{name}", "ngram"].num_correct for name in ("products", "hotels")
+    )
+    assert (served.task, served.runner, report.gate.has_passed) == ("sentiment", "ngram", True)
+    assert served.answer["label"] in ("Negative", "Positive")
+    folder = tmp_path / "run/evaluation/sentiment"
+    trained = records.read_record(str(folder / "finetune-42"))
+    assert isinstance(trained, CheckpointRecord)
+    assert trained.step in (4, 8, 10)
+    measured = [
+        m["step"]
+        for m in read_metrics(folder / "finetune-42/metrics.jsonl")
+        if m["validation_loss"] is not None
+    ]
+    assert measured[0] == 4
+    assert trained.step in measured
+    assert not (folder / "finetune-42/best").exists()
+    sets = [json.loads(line)["set"] for line in (folder / "predictions-ngram.jsonl").open()]
+    assert (sets.count("products"), sets.count("hotels")) == (400, 360)
 
 
 def test_entities_are_found_in_texts(pretrained: list[str], tmp_path: Path) -> None:

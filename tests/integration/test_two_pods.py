@@ -1,14 +1,11 @@
-"""Two pods played by two process trees with the environment that the Training Operator gives."""
+"""A pod whose peer is killed, and what it reports meanwhile."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,7 +17,7 @@ import yaml
 from pyfsb.config import resolve_spec
 from pyfsb.data.prepare import prepare
 from pyfsb.training.meters import read_metrics
-from tests.conftest import ROOT
+from tests.helpers.pods import start_pod, wait_for_step
 from tests.helpers.specs import tiny_spec, write_spec
 
 
@@ -45,24 +42,6 @@ def reports() -> Iterator[tuple[str, list[Any]]]:
     server.server_close()
 
 
-def start_pod(spec: Path, number: int, port: int, **more: str) -> subprocess.Popen[str]:
-    """Start one of two pods.
-
-    Source: Training Operator 1.9, environment of a PyTorchJob with a Master.
-    """
-    environment = {
-        "PET_NNODES": "2", "PET_NODE_RANK": str(number), "PET_NPROC_PER_NODE": "1",
-        "PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": str(port), "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port), "WORLD_SIZE": "2", "RANK": str(number),
-        "FSB_TERMINATION_LOG": str(spec.parent / f"message-{number}"),
-    }  # fmt: skip
-    return subprocess.Popen(
-        [sys.executable, "-m", "pyfsb.training", "--spec", str(spec)], cwd=ROOT, text=True,
-        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True,
-        env={**os.environ, **environment, **more},
-    )  # fmt: skip
-
-
 def test_a_pod_whose_peer_is_gone_asks_for_another_try(
     tmp_path: Path, free_port: int, reports: tuple[str, list[Any]]
 ) -> None:
@@ -78,11 +57,7 @@ def test_a_pod_whose_peer_is_gone_asks_for_another_try(
     }
     pods = [start_pod(spec, number, free_port, **told) for number in (0, 1)]
     try:
-        deadline = time.monotonic() + 200
-        while len(read_metrics(tmp_path / "training/metrics.jsonl")) < 3:
-            assert [pod.poll() for pod in pods] == [None, None]
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_for_step(pods, tmp_path, 3)
         os.killpg(pods[1].pid, signal.SIGKILL)
         _, errors = pods[0].communicate(timeout=100)
     finally:

@@ -43,6 +43,17 @@ def test_a_position_beyond_the_end_is_an_error() -> None:
         permute(5, 5, 1)
 
 
+@given(sizes=st.lists(st.integers(1, 70), min_size=1, max_size=9), seed=st.integers(0, 99))
+def test_many_shuffles_at_once_are_what_they_are_alone(sizes: list[int], seed: int) -> None:
+    numbers = np.repeat(np.arange(len(sizes)), sizes)
+    places = np.concatenate([np.arange(size) for size in sizes])
+    together = permute(places, np.array(sizes)[numbers], seed, numbers)
+    alone = [permute(np.arange(size), size, seed, n) for n, size in enumerate(sizes)]
+    assert together.tolist() == np.concatenate(alone).tolist()
+    with pytest.raises(IndexError, match=f"position {sizes[-1]} of a shuffle of {sizes[-1]}"):
+        permute(np.array([0, sizes[-1]]), np.array([1, sizes[-1]]), seed)
+
+
 def test_a_billion_samples_are_no_slower() -> None:
     started = time.perf_counter()
     permute(np.arange(10**9 - 4096, 10**9), 10**9, 1)

@@ -20,10 +20,10 @@ from pyfsb.data.labelled import (
     load_examples,
     parse_rows,
     parse_spans,
-    read_rows,
     with_labels,
     write_examples,
 )
+from pyfsb.data.row_files import read_rows
 from pyfsb.errors import DataError, StorageError
 
 TASK = TaskSpec(labels=("正", "负"))

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pyfsb.data import shards as shards_module
 from pyfsb.data.shards import INDEX_NAME, Shards, ShardWriter, check_vocabulary
 from pyfsb.errors import CheckpointError, DataError
 
@@ -35,10 +36,60 @@ def test_samples_come_back_by_number(
     shards = _write(tmp_path_factory.mktemp("shards"), documents)
     expected = [doc[start : start + 7] for doc in documents for start in range(0, len(doc), 7)]
     assert len(shards) == len(expected)
-    assert shards.lengths.tolist() == [len(sample) for sample in expected]
+    lengths = [len(sample) for sample in expected]
+    assert shards.lengths_of(np.arange(len(expected))).tolist() == lengths
+    assert shards.num_tokens == sum(lengths)
     for number in reversed(range(len(expected))):
         ids, words = shards.read(number)
         assert list(zip(ids.tolist(), words.tolist(), strict=True)) == expected[number]
+
+
+@given(documents=DOCUMENTS, chosen=st.lists(st.integers(0, 10**6), max_size=40))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_many_samples_come_end_to_end(
+    documents: list[list[tuple[int, bool]]],
+    chosen: list[int],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    shards = _write(tmp_path_factory.mktemp("shards"), documents)
+    sample_ids = np.array([number % len(shards) for number in chosen], dtype=np.int64)
+    ids, words, lengths = shards.read_many(sample_ids)
+    alone = [shards.read(number) for number in sample_ids.tolist()]
+    assert (
+        lengths.tolist() == [own.size for own, _ in alone] == shards.lengths_of(sample_ids).tolist()
+    )
+    assert ids.tolist() == [token for own, _ in alone for token in own.tolist()]
+    assert words.tolist() == [word for _, own in alone for word in own.tolist()]
+    assert ids.dtype == np.dtype("<u2")
+    assert words.dtype == np.bool_
+
+
+def test_files_are_mapped_when_read_and_closed_again(tmp_path: Path) -> None:
+    shards = _write(tmp_path, [[(number, True)] * 50 for number in range(6)])
+    assert not shards._maps
+    shards._max_maps = 6
+    expected = [shards.read(number)[0].tolist() for number in range(len(shards))]
+    assert len(shards._maps) == 6
+    assert [shards.read(number)[0].tolist() for number in range(len(shards))] == expected
+    shards.release({5})
+    assert {shard for _, shard in shards._maps} == {5}
+    assert shards.read(0)[0].tolist() == expected[0]
+
+
+def test_few_files_may_be_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = [(1024, 4096)]
+    monkeypatch.setattr("resource.getrlimit", lambda _: limits[-1])
+    monkeypatch.setattr("resource.setrlimit", lambda _, pair: limits.append(pair))
+    assert shards_module._allow_open_files(300) == 512
+    assert shards_module._allow_open_files(30_000) == 4096 - 512
+    assert limits == [(1024, 4096), (4096, 4096)]
+
+
+def test_a_file_that_goes_away_is_named(tmp_path: Path) -> None:
+    shards = _write(tmp_path, [[(1, True)] * 9])
+    (tmp_path / "shard-00000.words").unlink()
+    with pytest.raises(DataError, match="shard-00000.words: No such file"):
+        shards.read(0)
 
 
 def test_large_vocabularies_take_four_bytes(tmp_path: Path) -> None:

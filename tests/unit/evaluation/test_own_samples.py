@@ -8,9 +8,11 @@ import pytest
 import torch
 import yaml
 
-from pyfsb.config import DataSpec, TaskSpec
+from pyfsb.config import DataSpec, TaskSpec, resolve_spec
 from pyfsb.data import labelled
 from pyfsb.data.labelled import Example
+from pyfsb.data.mixture import LabelledSet, read_mixture
+from pyfsb.data.row_files import read_rows
 from pyfsb.evaluation.contamination import find_overlap
 from pyfsb.evaluation.ngram import fit_ngram
 from pyfsb.evaluation.predict import answer_rows
@@ -42,8 +44,8 @@ def _task(name: str) -> TaskSpec:
 
 def _split(name: str) -> tuple[TaskSpec, list[Example], list[Example]]:
     path, data = SAMPLES / "own" / name, DataSpec()
-    task = labelled.with_labels(_task(name), labelled.read_rows(path), source=name)
-    rows = labelled.parse_rows(labelled.read_rows(path), task, source=name)
+    task = labelled.with_labels(_task(name), read_rows(path), source=name)
+    rows = labelled.parse_rows(read_rows(path), task, source=name)
     train, held = labelled.hold_out(
         rows, ratio=data.held_out_ratio, min_rows=data.held_out_rows, seed=42
     )
@@ -78,9 +80,39 @@ def test_held_out_rows_have_forms_and_contents_of_their_own(name: str) -> None:
     assert not _forms(train, forms) & _forms(held, forms)
 
 
-@pytest.mark.parametrize("name", OWN)
+def _mixture() -> dict[str, LabelledSet]:
+    spec = resolve_spec((EXAMPLES / "mixture.yaml").read_text(encoding="utf-8"))
+    data = spec.data.model_copy(update={"root": str(SAMPLES)})
+    assert data.mixture
+    return {part.name: part for part in read_mixture(data, data.mixture, seed=42)}
+
+
+def test_the_sets_of_the_mixture_share_nothing_either() -> None:
+    sets = _mixture()
+    sizes = {name: (len(part.train), len(part.held_out)) for name, part in sets.items()}
+    assert sizes == {"products": (600, 400), "hotels": (360, 360)}
+    words = WORDS["ratings"]
+    opinions = [opinion for items in words["opinions"].values() for opinion in items]
+    train, held = sets["hotels"].train, sets["hotels"].held_out
+    assert not _forms(train, words["forms"]) & _forms(held, words["forms"])
+    ends = [{row.text.rstrip("。！") for row in rows} for rows in (train, held)]
+    found = [
+        {opinion for opinion in opinions if any(text.endswith(opinion) for text in texts)}
+        for texts in ends
+    ]
+    assert min(len(part) for part in found) > 20
+    assert not found[0] & found[1]
+    assert {row.label for row in train} == {row.label for row in held} == {"Positive", "Negative"}
+
+
+@pytest.mark.parametrize("name", [*OWN, "ratings.csv"])
 def test_they_can_be_learned_but_not_by_heart(name: str, tmp_path: Path) -> None:
-    spec, train, held = _split(name)
+    if name in OWN:
+        spec, train, held = _split(name)
+    else:
+        hotels = _mixture()["hotels"]
+        train, held = hotels.train, hotels.held_out
+        spec = TaskSpec(name="hotels", labels=("Negative", "Positive"))
     task = Task(
         spec=spec, title="", version="1", train=name, test=name, source="", licence=""
     )  # fmt: skip

@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
+from pyfsb import records, storage
 from pyfsb.config import Family
 from pyfsb.data.vocabulary import write_tokenizer
 from pyfsb.errors import CheckpointError, ConfigError, UnknownNameError
@@ -21,8 +22,10 @@ from pyfsb.models.loading import (
     load_model,
     load_tokenizer,
     max_positions,
+    open_weights,
     read_pieces,
 )
+from pyfsb.records import CheckpointRecord
 from pyfsb.registry import all_entries, find_entry
 from tests.helpers.models import ENCODERS, MODELS, PIECES, make_model, write_model
 from tests.helpers.specs import TINY_CONFIGS
@@ -167,7 +170,8 @@ def test_hub_weights_are_found_offline_and_pickles_are_not_opened(
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(CheckpointError, match="not in the hub cache and cannot be fetched"):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(CheckpointError, match="in no local cache, and HF_HUB_OFFLINE is set"):
         find_weights(MEGATRON)
     base = tmp_path / "models--IDEA-CCNL--Erlangshen-MegatronBert-1.3B"
     snapshot = base / "snapshots/abc"
@@ -219,3 +223,52 @@ def test_a_config_of_no_architecture_is_named(tmp_path: Path) -> None:
     (folder / "config.json").write_text("{}")
     with pytest.raises(CheckpointError, match=r"cannot use its config.json"):
         load_model(folder, Family.FILL_MASK)
+
+
+def write_checkpoint(folder: Path) -> Path:
+    """Write a training folder with a record."""
+    write_model(folder / "model", MEGATRON, Family.FILL_MASK)
+    record = CheckpointRecord(
+        run="r", created_at="x", seconds=1.0, config_hash="", seeds=(1,), model=MEGATRON,
+        architecture="megatron-bert", family="fill_mask", objective="whole_word",
+        num_parameters=1, step=1, num_samples=1, num_tokens=1, loss=None, max_tokens=64,
+        vocabulary_digest="", files=records.describe_files(folder, (folder / "model").iterdir()),
+    )  # fmt: skip
+    records.write_record(record, str(folder))
+    return folder
+
+
+def test_weights_are_checked_against_their_record(tmp_path: Path) -> None:
+    run = write_checkpoint(tmp_path / "run")
+    found = open_weights(str(run))
+    assert (found.model_folder, found.folder) == (run / "model", run)
+    assert found.record
+    link = found.link(base=str(tmp_path / "run/evaluation"), root=str(tmp_path / "run"))
+    assert (link.kind, link.digest) == ("CheckpointRecord", found.record.digest)
+    with (run / "model/config.json").open("a") as file:
+        file.write(" ")
+    with pytest.raises(CheckpointError, match="config.json differs from its record"):
+        open_weights(str(run))
+
+
+def test_a_folder_without_record_is_linked_by_its_bytes(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "m", MEGATRON, Family.FILL_MASK)
+    found = open_weights(str(folder))
+    link = found.link(base=str(tmp_path / "run"), root=str(tmp_path / "run"))
+    assert (found.record, found.model_folder) == (None, folder)
+    assert (link.kind, link.digest) == ("ModelFolder", records.describe_weights(folder))
+
+
+def test_of_a_checkpoint_on_s3_the_training_states_stay_there(
+    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = write_checkpoint(tmp_path / "run")
+    (run / "state").mkdir()
+    (run / "state/large.safetensors").write_bytes(b"x")
+    for path in sorted(run.rglob("*")):
+        if path.is_file():
+            storage.upload(path, f"{s3}/training/{path.relative_to(run).as_posix()}")
+    found = open_weights(f"{s3}/training")
+    assert load_model(found.model_folder, Family.FILL_MASK)
+    assert found.uri == f"{s3}/training"
+    assert not (found.folder / "state").exists()

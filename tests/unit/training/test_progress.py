@@ -18,7 +18,7 @@ import torch
 
 from pyfsb.training.distributed import describe_device
 from pyfsb.training.launcher import is_lost_peer
-from pyfsb.training.meters import StepMetrics, open_meters
+from pyfsb.training.meters import StepOutcome, open_meters
 from pyfsb.training.progress import (
     Estimate,
     Part,
@@ -103,10 +103,11 @@ def metrics_of(body: dict[str, Any]) -> dict[str, str]:
     return {item["name"]: item["value"] for item in body["trainerStatus"]["metrics"]}
 
 
-def step(number: int) -> StepMetrics:
-    return StepMetrics(
+def step(number: int) -> StepOutcome:
+    return StepOutcome(
         step=number, loss=2.5, gradient_norm=1.0, learning_rate=0.1, epoch=0, num_samples=1,
-        num_tokens=10, num_targets=1, seconds=0.5, tokens_per_second=20.0,
+        num_tokens=10, num_targets=1, num_step_tokens=10, num_step_samples=1, num_flops=0.0,
+        seconds=0.5,
     )  # fmt: skip
 
 
@@ -126,6 +127,26 @@ def test_a_report_says_how_far_how_fast_and_how_long() -> None:
         "step": "13", "total_steps": "200", "loss": "1.25", "tokens_per_second": "100.0",
         "mfu": "0.6000",
     }  # fmt: skip
+
+
+def test_flops_that_were_counted_go_before_six_a_parameter() -> None:
+    work = Work(num_steps=9, num_parameters=1_000_000, peak_flops=1e9)
+    assert work.mfu(100.0) == pytest.approx(0.6)
+    assert work.mfu(100.0, flops_per_second=5e8) == pytest.approx(0.5)
+    assert Work(num_steps=9, num_parameters=1).mfu(100.0, flops_per_second=5e8) is None
+    estimate = Estimate(work, step=0)
+    estimate.note(step=1, loss=1.0, tokens_per_second=100.0, seconds=1.0, mfu=0.5)
+    assert metrics_of(estimate.to_report(NOW))["mfu"] == "0.5000"
+
+
+def test_a_training_that_hangs_is_silent(server: Server, token: Path) -> None:
+    """The operator sees a hang by reports that do not come: nothing but a step sends one."""
+    reporter = Reporter(Target(url=server.url, token_path=token), interval_seconds=0.01)
+    reporter.tell(report(1))
+    server.wait()
+    assert not server.arrived.acquire(timeout=0.3)
+    reporter.close()
+    assert server.steps() == [1]
 
 
 def test_the_last_step_is_all_of_it() -> None:

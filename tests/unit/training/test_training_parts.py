@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -9,46 +7,78 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import yaml
-from torch import nn
 
-from pyfsb.config import Family, OptimizerSpec, ParallelismSpec, resolve_spec
+from pyfsb.config import OptimizerSpec, ParallelismSpec, resolve_spec
 from pyfsb.errors import ConfigError
 from pyfsb.processes import ChildEnd
 from pyfsb.training import launcher
+from pyfsb.training.batching import Ints, StepPlanner
+from pyfsb.training.checkpoint import TrainState
 from pyfsb.training.config import (
+    Precision,
     build_deepspeed_config,
     build_rank_environment,
     build_torchrun_command,
+    resolve_precision,
 )
 from pyfsb.training.launcher import interpret
-from pyfsb.training.meters import (
-    Meters,
-    StepMetrics,
-    cut_after,
-    final_loss,
-    open_meters,
-    read_metrics,
-)
-from pyfsb.training.optim import build_optimizer, learning_rate
-from pyfsb.training.progress import Work
+from pyfsb.training.loop import check_feeds, describe_samples
+from pyfsb.training.order import ShuffledOrder
 from pyfsb.training.run import _num_steps
 from tests.helpers.golden import assert_golden
-from tests.helpers.models import MODELS, make_model
 from tests.helpers.specs import tiny_spec
 
-
-def step(number: int, loss: float = 1.0, num_targets: int = 1) -> StepMetrics:
-    return StepMetrics(
-        step=number, loss=loss, gradient_norm=1.0, learning_rate=0.1, epoch=0, num_samples=number,
-        num_tokens=number, num_targets=num_targets, seconds=0.1, tokens_per_second=10.0,
-    )  # fmt: skip
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
 
 
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_deepspeed_dicts_are_golden(stage: int, request: pytest.FixtureRequest) -> None:
-    parallelism = ParallelismSpec.model_validate({"zero_stage": stage})
-    assert_golden(
-        request, f"deepspeed_zero{stage}.json", build_deepspeed_config(OptimizerSpec(), parallelism)
+@pytest.mark.parametrize("profile", ["none", "z1", "z2", "z2-offload", "z3-offload"])
+def test_deepspeed_dicts_are_golden(profile: str, request: pytest.FixtureRequest) -> None:
+    wanted = {"zero_stage": 0} if profile == "none" else {"profile": profile}
+    parallelism = ParallelismSpec.model_validate(wanted)
+    found = {
+        precision: build_deepspeed_config(OptimizerSpec(), parallelism, precision)
+        for precision in PRECISIONS
+    }
+    assert_golden(request, f"deepspeed_{profile}.json", found)
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "has_bf16", "precision"),
+    [
+        (None, "cpu", True, "fp32"),
+        (None, "cuda", True, "bf16"),
+        (None, "cuda", False, "fp16"),
+        ("fp32", "cuda", True, "fp32"),
+        ("bf16", "cpu", True, "bf16"),
+    ],
+)
+def test_the_precision_is_the_device_s_unless_the_spec_says(
+    asked: str | None, device: str, has_bf16: bool, precision: str
+) -> None:
+    parallelism = ParallelismSpec.model_validate({"precision": asked})
+    assert resolve_precision(parallelism, device, has_bf16=has_bf16) == precision
+
+
+def _planner(num_samples: int, *, tokens: int) -> StepPlanner:
+    lengths = np.full(num_samples, 10, dtype=np.int64)
+    return StepPlanner(lengths, ShuffledOrder(num_samples, seed=1), tokens=tokens)
+
+
+def test_more_processes_than_a_step_can_feed_are_refused() -> None:
+    planner = _planner(100, tokens=30)
+    check_feeds(planner, 3, TrainState())
+    with pytest.raises(ConfigError, match="4 processes, but .* holds 3 samples.* at most 3 proc"):
+        check_feeds(planner, 4, TrainState())
+    check_feeds(_planner(2, tokens=30), 4, TrainState())  # all there is, in one step
+
+
+def test_a_step_tells_its_samples_and_how_many_more() -> None:
+    plan = _planner(100, tokens=30).plan(TrainState().position)
+    assert describe_samples(plan) == (
+        f"samples {', '.join(map(str, plan.sample_ids.tolist()))} of epoch 0"
+    )
+    assert "and 4 more of epoch 0" in describe_samples(
+        _planner(100, tokens=200).plan(TrainState().position)
     )
 
 
@@ -100,114 +130,37 @@ def test_a_failure_after_a_stop_is_the_stop() -> None:
     assert interpret(1, [1, 143], num_ranks=2, is_stopped=True) == 143
 
 
-def test_decay_leaves_out_every_vector_of_every_architecture() -> None:
-    for name in MODELS:
-        family = Family.FILL_MASK if name in MODELS[:2] else Family.GENERATE
-        model = make_model(name, family)
-        groups = build_optimizer(model, OptimizerSpec(weight_decay=0.1)).param_groups
-        assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
-        assert all(parameter.ndim > 1 for parameter in groups[0]["params"])
-        norms = {
-            id(parameter)
-            for module in model.modules() if isinstance(module, nn.LayerNorm)
-            for parameter in module.parameters()
-        }  # fmt: skip
-        assert norms <= {id(parameter) for parameter in groups[1]["params"]}
-        counted = sum(len(group["params"]) for group in groups)
-        assert counted == len(list(model.parameters()))
+class _Lengths:
+    """Lengths that can only be looked up, as those of many shards."""
+
+    def __init__(self, lengths: list[int]) -> None:
+        self._lengths = np.array(lengths, dtype=np.int64)
+
+    def __getitem__(self, sample_ids: Ints) -> Ints:
+        return self._lengths[sample_ids]
 
 
-def test_a_model_of_matrices_has_one_group() -> None:
-    assert len(build_optimizer(nn.Linear(2, 2, bias=False), OptimizerSpec()).param_groups) == 1
-
-
-@pytest.mark.parametrize(
-    ("schedule", "rates"),
-    [
-        ("linear", [0.5, 1.0, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125]),
-        ("constant", [0.5, 1.0] + [1.0] * 8),
-        ("cosine", [0.5, 1.0, 1.0, 0.962, 0.854, 0.691, 0.5, 0.309, 0.146, 0.038]),
-    ],
-)
-def test_schedules(schedule: str, rates: list[float]) -> None:
-    spec = OptimizerSpec.model_validate(
-        {"learning_rate": 1.0, "warmup_ratio": 0.2, "schedule": schedule}
-    )
-    found = [learning_rate(spec, step=step, num_steps=10) for step in range(10)]
-    assert found == pytest.approx(rates, abs=1e-3)
-
-
-def test_without_warmup_the_first_step_is_at_the_peak() -> None:
-    spec = OptimizerSpec(learning_rate=0.3, warmup_ratio=0.0)
-    assert learning_rate(spec, step=0, num_steps=5) == 0.3
-
-
-def test_each_step_is_one_line_and_later_ones_are_cut(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.jsonl"
-    lines = [json.dumps(step(number)) for number in range(1, 6)]
-    path.write_text("\n".join(lines) + '\n{"step": 6, "lo')
-    assert [metrics["step"] for metrics in read_metrics(path)] == [1, 2, 3, 4, 5]
-    cut_after(path, 3)
-    assert path.read_text() == "\n".join(lines[:3]) + "\n"
-    cut_after(path, 0)
-    assert path.read_text() == ""
-    assert read_metrics(tmp_path / "nothing") == []
-
-
-def test_the_final_loss_is_weighted_by_targets() -> None:
-    steps = [step(n, loss=9.0) for n in range(18)] + [step(19, 1.0, 3), step(20, 2.0, 1)]
-    assert final_loss(steps) == pytest.approx(1.25)
-    assert final_loss([]) is None
-
-
-def test_metrics_reach_lines_textfile_endpoint_and_tensorboard(tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    with open_meters(
-        tmp_path, name="run", work=Work(num_steps=3), step=0, metrics_port=0
-    ) as meters:
-        assert isinstance(meters, Meters)
-        for number in (1, 2):
-            meters.record(step(number, loss=float(number)))
-        assert meters._server is not None
-        port = meters._server._server.server_port
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as response:
-            assert 'fsb_training_loss{run="run"} 2.0' in response.read().decode()
-    assert [metrics["loss"] for metrics in read_metrics(tmp_path / "metrics.jsonl")] == [1.0, 2.0]
-    assert 'fsb_training_step{run="run"} 2.0' in (tmp_path / "metrics.prom").read_text()
-    events = EventAccumulator(str(tmp_path / "tensorboard"))
-    events.Reload()
-    assert [event.value for event in events.Scalars("loss")] == [1.0, 2.0]
-
-
-def test_a_taken_metrics_port_is_named(tmp_path: Path) -> None:
-    import socket
-
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        with pytest.raises(ConfigError, match=f"training.metrics_port = {port}"):
-            Meters(tmp_path, name="r", work=Work(num_steps=1), step=0, metrics_port=port)
-
-
-def test_other_ranks_have_no_meters() -> None:
-    with open_meters(None, name="x", work=Work(num_steps=1), step=0) as meters:
-        assert meters is None
-
-
-def _steps(lengths: list[int], **training: object) -> int:
-    changes = {f"training__{key}": value for key, value in training.items()}
+def _steps(lengths: list[int], *, num_held_out: int = 0, **training: object) -> int:
+    changes: dict[str, Any] = {f"training__{key}": value for key, value in training.items()}
     spec = resolve_spec(yaml.safe_dump(tiny_spec("out", batch__tokens=100, **changes)))
-    source = SimpleNamespace(lengths=np.array(lengths, dtype=np.int64))
-    return _num_steps(spec, cast("Any", source))
+    num_trained = len(lengths) - num_held_out
+    corpus = SimpleNamespace(
+        source=SimpleNamespace(lengths=_Lengths(lengths)),
+        order=ShuffledOrder(num_trained, seed=spec.seed),
+        held_out_ids=np.arange(num_trained, len(lengths)),
+        num_tokens=sum(lengths),
+    )
+    return _num_steps(spec, cast("Any", corpus))
 
 
 def test_the_steps_are_those_of_the_passes_cut_at_the_limit() -> None:
     assert _steps([50] * 8, num_epochs=1, max_steps=None) == 4
     assert _steps([50] * 8, num_epochs=2, max_steps=5) == 5
-    assert _steps([512] * 10, num_epochs=1, max_steps=40) == 10  # a step each
-    assert _steps([512] * 10, num_epochs=9, max_steps=40) == 40
+    assert _steps([50] * 80, num_epochs=9, max_steps=40) == 40
+
+
+def test_held_out_samples_make_no_steps() -> None:
+    assert _steps([50] * 8, num_held_out=4, num_epochs=1, max_steps=4) == 2
 
 
 def test_a_rank_that_was_killed_while_it_told_its_end_counts_as_lost(

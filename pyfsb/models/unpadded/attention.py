@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attention within documents that lie end to end: no padding is computed, none sees another.
+
+On CPUs, neighbours of equal length are one call of scaled_dot_product_attention (documents come
+sorted by length). On accelerators one kernel takes all documents; scores with a bias of their own
+(T5, DeBERTa) have no such kernel and are padded in groups of about equal length.
+
+Shapes: N tokens of the querying documents, M of the documents they look at, A heads, D width of a
+head, G documents of a group, T their (padded) length, S that of the documents looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby
+from typing import Final, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.attention.varlen import varlen_attn
+
+from pyfsb.models.unpadded.documents import Documents
+
+Bias: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""Takes queries [G, A, T, D] and keys [G, A, S, D], returns what is added to the scaled scores,
+[G or 1, A, T, S]."""
+
+MAX_FLASH_WIDTH: Final = 256
+"""Widest head of the flash kernels."""
+_PADDED_MULTIPLE: Final = 64
+"""Lengths of padded groups are multiples of it: few groups, and the alignment kernels ask for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Neighbouring documents that are computed together."""
+
+    num_documents: int
+    query_length: int
+    key_length: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaddedGroup:
+    """Documents of about equal length, padded to the same one."""
+
+    queries_GT: Tensor
+    """Where each query lies in N; padding points to the first token."""
+    keys_GS: Tensor
+    """Where each key lies in M; padding points to the first token."""
+    is_key_GS: Tensor
+    """True on keys, False on padding."""
+    real_N: Tensor
+    """Which of the G x T queries are no padding."""
+
+
+def attend(
+    query_NAD: Tensor,
+    key_MAD: Tensor,
+    value_MAD: Tensor,
+    documents: Documents,
+    *,
+    scale: float,
+    dropout: float,
+    is_causal: bool,
+    keys: Documents | None = None,
+    bias: Bias | None = None,
+) -> Tensor:
+    """Attend within each document, or from each to its partner.
+
+    Args:
+        query_NAD: Queries.
+        key_MAD: Keys.
+        value_MAD: Values.
+        documents: Where the querying documents lie.
+        scale: Factor of the scores.
+        dropout: Share of attention weights dropped; 0 outside of training.
+        is_causal: True hides the later tokens of the same document.
+        keys: Where the documents looked at lie; None: the querying ones themselves.
+        bias: Adds to the scores.
+
+    Returns:
+        Attended values [N, A x D].
+    """
+    others = documents if keys is None else keys
+    if calls_by_length(documents.device):
+        groups = group_equal(documents.lengths, others.lengths)
+        parts = _attend_groups(
+            query_NAD, key_MAD, value_MAD, groups, scale, dropout, is_causal, bias
+        )
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+    if bias is not None:
+        return _attend_padded(
+            query_NAD, key_MAD, value_MAD, documents, others, scale, dropout, is_causal, bias
+        )
+    is_half = query_NAD.dtype in (torch.float16, torch.bfloat16)
+    if is_half and dropout == 0.0 and query_NAD.shape[-1] <= MAX_FLASH_WIDTH:
+        attended_NAD = varlen_attn(
+            query_NAD, key_MAD, value_MAD, documents.borders, others.borders,
+            documents.max_length, others.max_length,
+            scale=scale, window_size=(-1, 0) if is_causal else (-1, -1),
+        )  # fmt: skip
+        assert isinstance(attended_NAD, Tensor)
+        return attended_NAD.flatten(-2)
+    return attend_nested(
+        query_NAD, key_MAD, value_MAD, documents, others, scale, dropout, is_causal
+    )
+
+
+def calls_by_length(device: torch.device) -> bool:
+    """Return whether documents of equal length are one call; else one kernel takes all."""
+    return device.type == "cpu"
+
+
+def longest_row(documents: Documents) -> int:
+    """Return the length of the longest row that a bias is asked for, padding included."""
+    if calls_by_length(documents.device):
+        return documents.max_length
+    return -(-documents.max_length // _PADDED_MULTIPLE) * _PADDED_MULTIPLE
+
+
+@lru_cache(maxsize=8)
+def group_equal(lengths: tuple[int, ...], key_lengths: tuple[int, ...]) -> tuple[Group, ...]:
+    """Return neighbours that are equally long, on both sides."""
+    return tuple(
+        Group(num_documents=len(list(same)), query_length=query, key_length=key)
+        for (query, key), same in groupby(zip(lengths, key_lengths, strict=True))
+    )
+
+
+@lru_cache(maxsize=8)
+@torch.inference_mode(mode=False)  # kept tensors must serve training too
+def group_padded(
+    lengths: tuple[int, ...], key_lengths: tuple[int, ...], device: torch.device
+) -> tuple[PaddedGroup, ...]:
+    """Return documents of about equal length, on both sides, and where their tokens lie."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for row, (query, key) in enumerate(zip(lengths, key_lengths, strict=True)):
+        groups.setdefault((-(-query // _PADDED_MULTIPLE), -(-key // _PADDED_MULTIPLE)), []).append(
+            row
+        )
+    return tuple(
+        _pad_group(lengths, key_lengths, rows, sizes, device) for sizes, rows in groups.items()
+    )
+
+
+def _pad_group(
+    lengths: tuple[int, ...],
+    key_lengths: tuple[int, ...],
+    rows: list[int],
+    multiples: tuple[int, int],
+    device: torch.device,
+) -> PaddedGroup:
+    sides = []
+    for side, multiple in zip((lengths, key_lengths), multiples, strict=True):
+        every_B = torch.tensor(side)
+        rows_G = torch.tensor(rows)
+        starts_G1 = (every_B.cumsum(0) - every_B)[rows_G][:, None]
+        columns_T = torch.arange(multiple * _PADDED_MULTIPLE)
+        is_real_GT = columns_T < every_B[rows_G][:, None]
+        sides.append(((starts_G1 + columns_T) * is_real_GT, is_real_GT))
+    (queries_GT, is_query_GT), (keys_GS, is_key_GS) = sides
+    return PaddedGroup(
+        queries_GT=queries_GT.to(device),
+        keys_GS=keys_GS.to(device),
+        is_key_GS=is_key_GS.to(device),
+        real_N=is_query_GT.flatten().nonzero().squeeze(1).to(device),
+    )
+
+
+def attend_nested(
+    query_NAD: Tensor,
+    key_MAD: Tensor,
+    value_MAD: Tensor,
+    documents: Documents,
+    others: Documents,
+    scale: float,
+    dropout: float,
+    is_causal: bool,
+) -> Tensor:
+    """Attend by torch's nested tensors, which choose a kernel for any type, width and dropout."""
+
+    def nest(states_NAD: Tensor, lying: Documents) -> Tensor:
+        nested: Tensor = torch.nested.nested_tensor_from_jagged(
+            states_NAD, lying.offsets, min_seqlen=1, max_seqlen=lying.max_length
+        )
+        return nested.transpose(1, 2)
+
+    attended = functional.scaled_dot_product_attention(
+        nest(query_NAD, documents), nest(key_MAD, others), nest(value_MAD, others),
+        dropout_p=dropout, is_causal=is_causal, scale=scale,
+    )  # fmt: skip
+    attended_NAD: Tensor = attended.transpose(1, 2).values()
+    return attended_NAD.flatten(-2)
+
+
+def _attend_groups(
+    query_NAD: Tensor,
+    key_MAD: Tensor,
+    value_MAD: Tensor,
+    groups: tuple[Group, ...],
+    scale: float,
+    dropout: float,
+    is_causal: bool,
+    bias: Bias | None,
+) -> list[Tensor]:
+    query_sizes = [group.num_documents * group.query_length for group in groups]
+    key_sizes = [group.num_documents * group.key_length for group in groups]
+    # One split: the gradients of many slices would each be as large as the whole.
+    parts = zip(
+        groups,
+        torch.split(query_NAD, query_sizes),
+        torch.split(key_MAD, key_sizes),
+        torch.split(value_MAD, key_sizes),
+        strict=True,
+    )
+    attended = []
+    for group, query, key, value in parts:
+        query_GATD = torch.unflatten(query, 0, (-1, group.query_length)).transpose(1, 2)
+        key_GASD = torch.unflatten(key, 0, (-1, group.key_length)).transpose(1, 2)
+        value_GASD = torch.unflatten(value, 0, (-1, group.key_length)).transpose(1, 2)
+        mask = None if bias is None else bias(query_GATD, key_GASD)
+        if mask is not None and is_causal:
+            mask = mask + _future(group.query_length, group.key_length, mask)
+        attended_GATD = functional.scaled_dot_product_attention(
+            query_GATD, key_GASD, value_GASD, mask,
+            dropout_p=dropout, is_causal=is_causal and mask is None, scale=scale,
+        )  # fmt: skip
+        attended.append(attended_GATD.transpose(1, 2).reshape(query.shape[0], -1))
+    return attended
+
+
+def _attend_padded(
+    query_NAD: Tensor,
+    key_MAD: Tensor,
+    value_MAD: Tensor,
+    documents: Documents,
+    others: Documents,
+    scale: float,
+    dropout: float,
+    is_causal: bool,
+    bias: Bias,
+) -> Tensor:
+    """Attend in groups padded to a common multiple; a bias keeps ragged kernels away."""
+    attended, places = [], []
+    for group in group_padded(documents.lengths, others.lengths, documents.device):
+        query_GATD = query_NAD[group.queries_GT].transpose(1, 2)
+        key_GASD, value_GASD = (
+            states_MAD[group.keys_GS].transpose(1, 2) for states_MAD in (key_MAD, value_MAD)
+        )
+        mask = bias(query_GATD, key_GASD)
+        lowest = torch.finfo(mask.dtype).min
+        mask = mask.masked_fill(~group.is_key_GS[:, None, None, :], lowest)
+        if is_causal:
+            mask = mask + _future(query_GATD.shape[-2], key_GASD.shape[-2], mask)
+        attended_GATD = functional.scaled_dot_product_attention(
+            query_GATD, key_GASD, value_GASD, mask, dropout_p=dropout, scale=scale
+        )
+        flat_NH = attended_GATD.transpose(1, 2).flatten(0, 1).flatten(-2)
+        attended.append(flat_NH.index_select(0, group.real_N))
+        places.append(group.queries_GT.flatten().index_select(0, group.real_N))
+    return torch.cat(attended).index_select(0, torch.cat(places).argsort())
+
+
+def _future(query_length: int, key_length: int, like: Tensor) -> Tensor:
+    """Return 0 where a token may look and minus infinity where it may not, [T, S]."""
+    hidden = like.new_full((query_length, key_length), float("-inf"))
+    return hidden.triu(1)

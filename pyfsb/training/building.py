@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The first model of a training, also one that no process can hold as a whole.
+
+Under ZeRO-3 the first process builds the model in the host's memory as ever, the others only its
+skeleton, and every parameter is taken apart as soon as it was sent around: first weights are the
+same bits for any stage and number of processes, and one copy of the model exists at most. Called
+by `run` and by fine-tuning before the engine is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, distributed, nn
+from transformers import PreTrainedModel
+
+from pyfsb.config import OptimizerSpec, ParallelismSpec
+from pyfsb.training.config import Precision, build_deepspeed_config
+from pyfsb.training.distributed import ProcessGroup
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def build_first(
+    build: Callable[[], PreTrainedModel],
+    build_skeleton: Callable[[], PreTrainedModel],
+    group: ProcessGroup,
+    parallelism: ParallelismSpec,
+    precision: Precision,
+) -> PreTrainedModel:
+    """Return the model with its first weights, taken apart where ZeRO-3 is asked for.
+
+    Args:
+        build: Makes the whole model.
+        build_skeleton: Makes one of the same parameters; called with the meta device, values do
+            not matter.
+        group: The processes.
+        parallelism: ZeRO stage and offload.
+        precision: Of the taken-apart parameters.
+    """
+    if parallelism.zero_stage < 3 or group.size == 1:
+        return build()
+    if group.is_first:
+        model = build()
+    else:
+        with torch.device("meta"):
+            model = build_skeleton()
+    shard(model, group, parallelism, precision)
+    return model
+
+
+def shard(
+    model: nn.Module, group: ProcessGroup, parallelism: ParallelismSpec, precision: Precision
+) -> None:
+    """Take a model apart in place: whole on the first process, a skeleton on the others."""
+    from deepspeed import zero
+
+    config = build_deepspeed_config(OptimizerSpec(), parallelism, precision)
+    placed: dict[int, nn.Parameter] = {}
+    # Children first: `Init` goes down into a module and leaves alone what is taken apart already.
+    for module in reversed(list(model.modules())):
+        own = [name for name, p in module._parameters.items() if p is not None]
+        for name in own:
+            parameter = module._parameters[name]
+            assert parameter is not None
+            if id(parameter) not in placed:
+                placed[id(parameter)] = nn.Parameter(
+                    _send(parameter.data, group, _DTYPES[precision]), parameter.requires_grad
+                )
+            module._parameters[name] = placed[id(parameter)]
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = _send(buffer, group, buffer.dtype)
+        if own:
+            zero.Init(module=module, config_dict_or_path=config)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Return the number of parameters, tied ones once, also of a model that was taken apart."""
+    return sum(int(getattr(p, "ds_numel", p.numel())) for p in model.parameters())
+
+
+def _send(value: Tensor, group: ProcessGroup, dtype: torch.dtype) -> Tensor:
+    """Return the first process's value on this process's device."""
+    if group.is_first:
+        whole = value.detach().to(device=group.device, dtype=dtype).contiguous()
+    else:
+        whole = torch.empty(value.shape, dtype=dtype, device=group.device)
+    distributed.broadcast(whole, 0)
+    return whole

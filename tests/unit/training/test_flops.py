@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""FLOPs and parameters: against counts by hand, and against what torch and Transformers count."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    CLIPTextModel,
+)
+
+from pyfsb.errors import ConfigError, UnknownNameError
+from pyfsb.registry.lookup import all_entries
+from pyfsb.training.flops import FlopCounter, num_parameters
+
+TINY = {
+    "bert": {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 80},
+    "megatron-bert": {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 80},
+    "deberta-v2": {
+        "vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 80,
+        "relative_attention": True, "position_buckets": 8, "norm_rel_ebd": "layer_norm", "share_att_key": True,
+        "pos_att_type": "c2p|p2c", "conv_kernel_size": 3, "conv_act": "gelu", "position_biased_input": False,
+        "max_position_embeddings": 32,
+    },
+    "gpt2": {"vocab_size": 97, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 40},
+    "llama": {
+        "vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 88,
+        "num_key_value_heads": 2,
+    },
+    "t5": {"vocab_size": 97, "d_model": 32, "d_kv": 6, "d_ff": 64, "num_layers": 2, "num_decoder_layers": 3, "num_heads": 4},
+    "mt5": {"vocab_size": 97, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4},
+    "bart": {
+        "vocab_size": 97, "d_model": 32, "encoder_layers": 2, "decoder_layers": 3, "encoder_ffn_dim": 64, "decoder_ffn_dim": 72,
+        "encoder_attention_heads": 4, "decoder_attention_heads": 4, "max_position_embeddings": 40,
+    },
+    "pegasus": {
+        "vocab_size": 97, "d_model": 32, "encoder_layers": 2, "decoder_layers": 1, "encoder_ffn_dim": 64, "decoder_ffn_dim": 72,
+        "encoder_attention_heads": 4, "decoder_attention_heads": 4, "max_position_embeddings": 40,
+    },
+    "clip_text_model": {"vocab_size": 97, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4},
+}  # fmt: skip
+PAIRS = ("t5", "mt5", "bart", "pegasus")
+
+
+def build(architecture: str, config: dict, device: str = "meta") -> torch.nn.Module:
+    settings = AutoConfig.for_model(architecture, **config)
+    settings._attn_implementation = "eager"
+    with torch.device(device):
+        if architecture == "clip_text_model":
+            return CLIPTextModel(settings)
+        kinds = {"gpt2": AutoModelForCausalLM, "llama": AutoModelForCausalLM}
+        kinds |= dict.fromkeys(PAIRS, AutoModelForSeq2SeqLM)
+        return kinds.get(architecture, AutoModelForMaskedLM).from_config(settings)
+
+
+@pytest.mark.parametrize("architecture", TINY)
+@pytest.mark.parametrize("is_default", [False, True], ids=["tiny", "default"])
+def test_parameters_are_those_of_the_built_model(architecture: str, is_default: bool) -> None:
+    config = {} if is_default else TINY[architecture]
+    model = build(architecture, config)
+    expected = sum(parameter.numel() for parameter in model.parameters())
+    assert num_parameters(architecture, config) == expected
+
+
+@pytest.mark.parametrize("entry", all_entries(), ids=lambda entry: entry.name)
+def test_parameters_of_registered_models(entry) -> None:
+    try:
+        counted = num_parameters(entry.architecture, entry.config)
+    except UnknownNameError:
+        pytest.skip(f"{entry.architecture} has no shape")
+    model = build(entry.architecture, dict(entry.config))
+    assert counted == sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"share_att_key": False},
+        {"position_biased_input": True, "type_vocab_size": 2, "conv_kernel_size": 0},
+        {"position_buckets": -1, "norm_rel_ebd": "none"},
+        {"relative_attention": False, "norm_rel_ebd": "none"},
+        {"pos_att_type": "c2p", "share_att_key": False},
+    ],
+    ids=str,
+)
+def test_parameters_of_deberta_variants(changes: dict) -> None:
+    config = {**TINY["deberta-v2"], **changes}
+    expected = sum(parameter.numel() for parameter in build("deberta-v2", config).parameters())
+    assert num_parameters("deberta-v2", config) == expected
+
+
+@pytest.mark.parametrize(
+    ("architecture", "changes"),
+    [
+        ("llama", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
+        ("llama", {"head_dim": 12}),
+        ("gpt2", {"n_inner": 50}),
+    ],
+    ids=str,
+)
+def test_parameters_of_other_variants(architecture: str, changes: dict) -> None:
+    config = {**TINY[architecture], **changes}
+    expected = sum(parameter.numel() for parameter in build(architecture, config).parameters())
+    assert num_parameters(architecture, config) == expected
+
+
+def torch_flops(architecture: str, rows: int, length: int, decoder_length: int) -> int:
+    """Count the padded model's forward and backward with the head on every position."""
+    model = build(architecture, TINY[architecture], "cpu")
+    ids = torch.zeros((rows, length), dtype=torch.long)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if architecture in PAIRS:
+        inputs["decoder_input_ids"] = torch.zeros((rows, decoder_length), dtype=torch.long)
+    with FlopCounterMode(display=False) as counter:
+        output = model(**inputs)
+        (output.logits if hasattr(output, "logits") else output[0]).sum().backward()
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("architecture", [name for name in TINY if name != "deberta-v2"])
+def test_full_rows_count_as_torch_counts_them(architecture: str) -> None:
+    rows, length, decoder_length = 3, 20, 12
+    expected = torch_flops(architecture, rows, length, decoder_length)
+    is_pair = architecture in PAIRS
+    targets = rows * (decoder_length if is_pair else length)
+    counted = FlopCounter.of(architecture, TINY[architecture]).count(
+        [length] * rows, targets, decoder_lengths=[decoder_length] * rows if is_pair else None
+    )
+    if architecture == "llama":  # the rotary angles are a product of a few numbers there
+        assert counted == pytest.approx(expected, rel=1e-3)
+    else:
+        assert counted == expected
+
+
+def test_deberta_counts_as_torch_but_for_the_table_that_a_batch_projects_once() -> None:
+    rows, length, layers, hidden, table = 3, 20, 2, 32, 16
+    # The eager model projects the table to keys and queries in every layer, whatever the batch,
+    # and multiplies its queries with every row; its convolution is no matrix product to torch.
+    projections = 3 * 2 * layers * 2 * table * hidden * hidden
+    counted = FlopCounter.of("deberta-v2", TINY["deberta-v2"]).count([length] * rows, rows * length)
+    expected = torch_flops("deberta-v2", rows, length, 0) - projections
+    assert counted == pytest.approx(expected, rel=2e-3)
+
+
+def test_bert_by_hand() -> None:
+    """Two documents of 3 and 5 tokens, two targets, one layer of width 4, 8 inner, vocabulary 10:
+    queries, keys and values of every token, all behind them of the targets.
+    """
+    config = {
+        "vocab_size": 10,
+        "hidden_size": 4,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 8,
+    }
+    linear = 8 * 3 * 4 * 4 + 2 * (4 * 4 + 2 * 4 * 8)
+    attention = 2 * 4 * (3 * 3 + 5 * 5)
+    head = 2 * (4 * 4 + 4 * 10)
+    assert FlopCounter.of("bert", config).count([3, 5], 2) == 6 * (linear + attention + head)
+
+
+def test_deberta_by_hand() -> None:
+    """A document of 3 tokens reaches 5 distances of the 16 rows; one of 100 reaches all."""
+    config = {
+        **TINY["deberta-v2"],
+        "num_hidden_layers": 1,
+        "conv_kernel_size": 0,
+        "max_position_embeddings": 128,
+    }
+    plain = {**config, "relative_attention": False, "norm_rel_ebd": "none"}
+    more = FlopCounter.of("deberta-v2", config).count([3, 100], 0)
+    less = FlopCounter.of("deberta-v2", plain).count([3, 100], 0)
+    assert more - less == 6 * 2 * 32 * (3 * 5 + 100 * 16)
+
+
+def test_t5_by_hand() -> None:
+    config = {"vocab_size": 10, "d_model": 4, "d_kv": 3, "d_ff": 8, "num_layers": 1, "num_heads": 2}
+    encoder = 5 * (4 * 4 * 6 + 2 * 4 * 8) + 2 * 6 * 25
+    decoder = 2 * (4 * 4 * 6 + 2 * 4 * 8) + 2 * 6 * 4
+    cross = 2 * (2 * 4 * 6) + 5 * (2 * 4 * 6) + 2 * 6 * 5 * 2
+    expected = 6 * (encoder + decoder + cross + 2 * 4 * 10)
+    assert FlopCounter.of("t5", config).count([5], 2) == expected
+
+
+def test_published_figures_per_token() -> None:
+    """1.3B MegatronBERT 7.81, 3.5B GPT2 22.4 and 320M DeBERTa 2.19 GFLOP a token, head everywhere."""
+    entries = {entry.name: entry for entry in all_entries()}
+    for name, length, expected in (
+        ("Erlangshen-MegatronBert-1.3B", 512, 7.81e9),
+        ("Wenzhong-GPT2-3.5B", 1024, 22.4e9),
+    ):
+        entry = entries[name]
+        counted = FlopCounter.of(entry.architecture, entry.config).per_token(length, 1.0)
+        assert counted == pytest.approx(expected, rel=0.005)
+    deberta = entries["Erlangshen-DeBERTa-v2-320M-Chinese"]
+    counted = FlopCounter.of("deberta-v2", deberta.config).per_token(512, 1.0)
+    # The convolution and the transform of the head are in ours.
+    assert counted == pytest.approx(2.19e9 + 6 * (3 + 1) * 1024**2, rel=0.005)
+
+
+def test_more_targets_cost_the_head_and_the_end_of_the_last_layer() -> None:
+    counter = FlopCounter.of("gpt2", TINY["gpt2"])
+    behind = 32 * 32 + 2 * 32 * 128
+    assert counter.count([8], 8) - counter.count([8], 1) == 6 * 7 * (32 * 97 + behind)
+
+
+def test_unknown_architecture_names_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match="megatron-bert"):
+        FlopCounter.of("megatronbert", {})
+
+
+def test_impossible_sizes_are_refused() -> None:
+    with pytest.raises(ConfigError, match="5 heads do not divide"):
+        num_parameters("bert", {"num_attention_heads": 5})
+    with pytest.raises(ConfigError, match="at least 1"):
+        num_parameters("gpt2", {"n_layer": 0})
