@@ -28,6 +28,7 @@ from typing import Any, BinaryIO, Final
 
 from filelock import FileLock
 
+from pyfsb import storage
 from pyfsb.errors import CheckpointError, ConfigError, StorageError
 from pyfsb.models.hub import (
     TIMEOUT_SECONDS,
@@ -109,18 +110,22 @@ def _fetch_all(uri: HubUri, files: Sequence[RemoteFile], target: Path) -> None:
             f"{uri} takes {needed / 2**30:.2f} GiB, {free / 2**30:.2f} GiB are free in "
             f"{target.parent}; free some space or set FSB_CACHE to another disk"
         )
-    with tempfile.TemporaryDirectory(prefix=".fetching-", dir=target.parent) as name:
-        folder = Path(name) / "files"
-        folder.mkdir()
-        for file in files:
-            _log.info("%s: fetching %s, %.1f MiB", uri, file.path, (file.num_bytes or 0) / 2**20)
-            _fetch_file(uri, file, folder / file.path)
-            check_file(folder / file.path, file, uri)
-        gap = find_gap(folder)
-        if gap:
-            raise CheckpointError(f"{uri} lacks {gap}, which its index names")
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(folder, target)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".fetching-", dir=target.parent) as name:
+            folder = Path(name) / "files"
+            folder.mkdir()
+            for file in files:
+                size = (file.num_bytes or 0) / 2**20
+                _log.info("%s: fetching %s, %.1f MiB", uri, file.path, size)
+                _fetch_file(uri, file, folder / file.path)
+                check_file(folder / file.path, file, uri)
+            gap = find_gap(folder)
+            if gap:
+                raise CheckpointError(f"{uri} lacks {gap}, which its index names")
+            shutil.rmtree(target, ignore_errors=True)
+            os.replace(folder, target)
+    except OSError as exc:
+        raise storage.explain_os_error(exc, str(target), "fetch to") from exc
 
 
 def _fetch_file(uri: HubUri, file: RemoteFile, path: Path) -> None:

@@ -71,6 +71,7 @@ class StepPlanner:
         self._order = order
         self._tokens = tokens
         self._chunk_samples = 16
+        self._known = (-1, -1, 0, np.empty(0, np.int64))
         self._planned = (np.empty(0, np.int64), np.empty(0, np.int64))
         self._block = (-1, -1, np.empty(0, np.int64), np.empty(0, np.int64))
 
@@ -81,8 +82,7 @@ class StepPlanner:
         lengths: list[Ints] = []
         offset, budget, size = position.offset, self._tokens, self._order.num_samples
         while offset < size:
-            found, found_passes = self._take(offset, position.epoch)
-            own = self._lengths[found]
+            found, found_passes, own = self._take(offset, position)
             used = np.cumsum(own)
             num_fitting = int(np.searchsorted(used, budget, side="right"))
             if not ids and not num_fitting:
@@ -97,8 +97,12 @@ class StepPlanner:
         following = Position(epoch=position.epoch, offset=offset)
         if offset >= size:
             following = Position(epoch=position.epoch + 1)
-        # The next step is looked up in one go; only speed depends on this.
-        self._chunk_samples = max(16, min(_BLOCK_SAMPLES, (offset - position.offset) * 9 // 8))
+        # What is looked up in one go; only speed depends on it. Windows that are followed are not
+        # looked into before their time, elsewhere several steps cost little more than one.
+        num_ahead = (offset - position.offset) * 9 // 8
+        if not isinstance(self._order, FollowedOrder):
+            num_ahead = max(num_ahead, 4 * self._chunk_samples)
+        self._chunk_samples = max(16, min(_BLOCK_SAMPLES, num_ahead))
         sample_ids = np.concatenate(ids)
         self._planned = (sample_ids, np.concatenate(lengths))
         return StepPlan(
@@ -128,20 +132,25 @@ class StepPlanner:
         planned, lengths = self._planned
         return lengths if sample_ids is planned else self._lengths[sample_ids]
 
-    def _take(self, offset: int, epoch: int) -> tuple[Ints, Ints]:
-        """Return some samples from a position on, with their passes."""
+    def _take(self, offset: int, begin: Position) -> tuple[Ints, Ints, Ints]:
+        """Return some samples of a step from an offset on, with their passes and lengths."""
+        epoch, is_followed = begin.epoch, isinstance(self._order, FollowedOrder)
         number, start = divmod(offset, _BLOCK_SAMPLES)
-        block = self._block  # read once: another thread may plan, too
+        block, known = self._block, self._known  # read once: another thread may plan, too
         if block[:2] != (epoch, number):
             first = offset - start
             last = min(self._order.num_samples, first + _BLOCK_SAMPLES)
             block = (epoch, number, *self._order.at(np.arange(first, last), epoch))
             self._block = block
-        stop = start + self._chunk_samples
-        found, passes = block[2][start:stop], block[3][start:stop]
-        if isinstance(self._order, FollowedOrder):
-            self._order.follow(offset, offset + found.size - 1, epoch)
-        return found, passes
+        is_known = known[:2] == (epoch, number) and 0 <= start - known[2] < known[3].size
+        if is_followed or not is_known:
+            found = block[2][start : start + self._chunk_samples]
+            if isinstance(self._order, FollowedOrder):  # the step's first windows stay
+                self._order.follow(begin.offset, offset + found.size - 1, epoch)
+            self._known = known = (epoch, number, start, self._lengths[found])
+        lengths = known[3][start - known[2] :]
+        stop = start + lengths.size
+        return block[2][start:stop], block[3][start:stop], lengths
 
     def _count_epoch(self, epoch: int) -> Iterator[int]:
         """Count the steps of an epoch, some at a time: hop over running sums of lengths."""

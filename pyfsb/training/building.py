@@ -2,9 +2,9 @@
 """The first model of a training, also one that no process can hold as a whole.
 
 Under ZeRO-3 the first process builds the model in the host's memory as ever, the others only its
-skeleton, and every parameter is taken apart as soon as it was sent around: first weights are the
-same bits for any stage and number of processes, and one copy of the model exists at most. Called
-by `run` and by fine-tuning before the engine is made.
+skeleton; before the engine is made, every parameter is sent around and taken apart, one after the
+other. First weights are the same bits for any stage and number of processes, and one whole copy of
+the model exists at most. `run` calls `build_first`, `session` calls `shard`.
 """
 
 from __future__ import annotations
@@ -27,33 +27,38 @@ def build_first(
     build_skeleton: Callable[[], PreTrainedModel],
     group: ProcessGroup,
     parallelism: ParallelismSpec,
-    precision: Precision,
 ) -> PreTrainedModel:
-    """Return the model with its first weights, taken apart where ZeRO-3 is asked for.
+    """Return the model with its first weights; where it will be taken apart, whole on one process.
 
     Args:
         build: Makes the whole model.
         build_skeleton: Makes one of the same parameters; called with the meta device, values do
             not matter.
         group: The processes.
-        parallelism: ZeRO stage and offload.
-        precision: Of the taken-apart parameters.
+        parallelism: ZeRO stage.
     """
-    if parallelism.zero_stage < 3 or group.size == 1:
+    if group.is_first or not is_sharded(group, parallelism):
         return build()
-    if group.is_first:
-        model = build()
-    else:
-        with torch.device("meta"):
-            model = build_skeleton()
-    shard(model, group, parallelism, precision)
-    return model
+    with torch.device("meta"):
+        return build_skeleton()
+
+
+def is_sharded(group: ProcessGroup, parallelism: ParallelismSpec) -> bool:
+    """Say whether parameters are taken apart: by ZeRO-3, over several processes."""
+    return parallelism.zero_stage == 3 and group.size > 1
 
 
 def shard(
     model: nn.Module, group: ProcessGroup, parallelism: ParallelismSpec, precision: Precision
 ) -> None:
-    """Take a model apart in place: whole on the first process, a skeleton on the others."""
+    """Take a model apart in place: what is whole on the first process counts for all.
+
+    Args:
+        model: Whole there; a skeleton, or whatever of the same shapes, on the others.
+        group: The processes.
+        parallelism: ZeRO-3, with or without offload.
+        precision: Of the parameters from now on; their fp32 values start from it.
+    """
     from deepspeed import zero
 
     config = build_deepspeed_config(OptimizerSpec(), parallelism, precision)

@@ -24,6 +24,7 @@ from pyfsb.training.deepspeed import Engine
 from pyfsb.training.distributed import ProcessGroup
 from pyfsb.training.fragments import named_weights
 from pyfsb.training.meters import (
+    METER_FILES,
     METRICS_NAME,
     PROMETHEUS_NAME,
     TENSORBOARD_FOLDER,
@@ -86,7 +87,7 @@ def publish(workspace: Workspace, record: CheckpointRecord) -> CheckpointRecord:
     model = workspace.path / MODEL_FOLDER
     entries = records.describe_files(workspace.path, [p for p in model.rglob("*") if p.is_file()])
     complete = record.model_copy(update={"files": entries})
-    names = (METRICS_NAME, PROMETHEUS_NAME, TENSORBOARD_FOLDER, CURVE_NAME)
+    names = (*METER_FILES, PROMETHEUS_NAME, TENSORBOARD_FOLDER, CURVE_NAME)
     workspace.push([model, *(workspace.path / name for name in names)])
     records.write_record(complete, workspace.uri)
     return complete

@@ -77,6 +77,15 @@ class Fragment:
         return Piece(name=self.name, shape=self.shape, start=self.start, numel=self.numel)
 
 
+def trainable_shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Return the whole shape of each trainable parameter, also of those that ZeRO-3 emptied."""
+    return {
+        name: tuple(getattr(parameter, "ds_shape", parameter.shape))
+        for name, parameter in module.named_parameters()
+        if parameter.requires_grad
+    }
+
+
 def held_fragments(engine: ShardedEngine) -> list[Fragment]:
     """Return what this process holds, in the order of the module's parameters.
 

@@ -210,7 +210,10 @@ def count_activations(
     for stack, num_tokens in zip(shape.stacks, tokens, strict=False):
         states = stack.hidden * num_tokens * element_bytes
         layer = _layer_bytes(shape, stack, batch, num_tokens, element_bytes)
-        backward = _backward_bytes(stack, num_tokens, element_bytes, is_again=is_checkpointing)
+        backward = max(
+            _backward_bytes(stack, num_tokens, element_bytes, is_again=is_checkpointing),
+            _score_backward_bytes(stack, batch, num_tokens, element_bytes),
+        )
         again = layer if is_checkpointing else 0.0
         kept += (stack.num_layers - 1) * (states if is_checkpointing else layer)
         kept += stack.num_stem_tensors * states
@@ -221,12 +224,16 @@ def count_activations(
             # The last layer goes on with predicted positions; the one before is a moment too.
             moments.append(kept + waiting + backward + again)
             share = min(1.0, batch.num_targets / num_tokens)
-            wide = (2 * stack.width + 2 * stack.kv_width) * num_tokens * element_bytes
-            wide += states * stack.norms_first
+            own = (2 * stack.width + 2 * stack.kv_width) * num_tokens * element_bytes
+            wide = own + states * stack.norms_first
+            if stack.has_attention_bias:
+                wide += _score_bytes(stack, num_tokens, batch.document_tokens, element_bytes)
             final = wide + share * (layer - wide + 2 * states * (share < 1))
             again = final if is_checkpointing else 0.0
             if share < 1:
-                backward = max(share * backward, states + wide - share * (layer - wide))
+                gradients = own + states * (1 + stack.norms_first)
+                gradients += _score_gradient_bytes(stack, num_tokens, batch.document_tokens)
+                backward = max(share * backward, gradients - share * (layer - wide))
         kept += states if is_checkpointing else final
         # What stands behind the first of two stacks is gone when its layers' turn comes.
         behind = (3 if stack.has_rms_norm else 1) * states * (stack is not shape.stacks[-1])
@@ -280,6 +287,28 @@ def _score_bytes(stack: Stack, num_tokens: float, length: float, element_bytes: 
     # and queries or keys once more, laid out for the product with them.
     terms = stack.num_relative_terms * stack.width * element_bytes
     return kept + num_tokens * terms * ((2 * length - 1) / length + 1)
+
+
+def _score_backward_bytes(
+    stack: Stack, batch: MicroBatch, num_tokens: float, element_bytes: int
+) -> float:
+    """Return what the backward pass through stored scores holds, the feed-forward part gone."""
+    if not stack.has_attention_bias:
+        return 0.0
+    length = batch.document_tokens
+    if stack.has_cross_attention:
+        length *= num_tokens / batch.num_tokens
+    gone = _inner_tensors(stack) * stack.intermediate + 2 * stack.hidden
+    own = 2 * stack.width + 2 * stack.kv_width + stack.hidden
+    held = _score_gradient_bytes(stack, num_tokens, length)
+    return held + (own - gone) * num_tokens * element_bytes
+
+
+def _score_gradient_bytes(stack: Stack, num_tokens: float, length: float) -> float:
+    """Return the bytes of stored scores' gradients, fp32; DeBERTa's terms have some too."""
+    if not stack.has_attention_bias:
+        return 0.0
+    return (1 + (stack.num_relative_terms > 0)) * 4 * num_tokens * stack.num_heads * length
 
 
 def _inner_tensors(stack: Stack) -> int:

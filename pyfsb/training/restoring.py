@@ -24,7 +24,7 @@ from pyfsb.training.checkpoint import (
 )
 from pyfsb.training.deepspeed import Engine
 from pyfsb.training.distributed import ProcessGroup
-from pyfsb.training.fragments import finish_restore, held_fragments
+from pyfsb.training.fragments import finish_restore, held_fragments, trainable_shapes
 from pyfsb.training.saved_state import (
     BrokenStateError,
     Candidate,
@@ -59,7 +59,7 @@ def start_engine(
     """
     store.open(group)
     module = build_module()
-    shapes = {n: tuple(p.shape) for n, p in module.named_parameters() if p.requires_grad}
+    shapes = trainable_shapes(module)
     engine = build_engine(module)
     state = _load_newest(engine, shapes, store, group)
     store.prepare(engine, group, resumed=state.step if state else None)
@@ -78,10 +78,7 @@ def rewind(engine: Engine, store: CheckpointStore, group: ProcessGroup) -> Train
         state, num_updates = brought
         finish_restore(engine, num_steps=num_updates)
         return state
-    shapes = {fragment.name: fragment.shape for fragment in held_fragments(engine)}
-    for others in group.gather(shapes):
-        shapes |= others
-    found = _load_newest(engine, shapes, store, group)
+    found = _load_newest(engine, trainable_shapes(engine.module), store, group)
     if found is None:
         raise CheckpointError(
             f"there is no saved state to go back to in {store.workspace.uri}; lower "

@@ -38,7 +38,6 @@ from pyfsb.registry import ModelEntry, find_entry
 from pyfsb.storage.workspace import Workspace
 from pyfsb.training.batching import StepPlanner
 from pyfsb.training.building import build_first, count_parameters
-from pyfsb.training.deepspeed import precision_of
 from pyfsb.training.distributed import ProcessGroup, join_group, leave_group
 from pyfsb.training.launcher import run_rank
 from pyfsb.training.session import Session, publish_checkpoint, train_to_end
@@ -181,7 +180,6 @@ def _build_start(
     group: ProcessGroup,
 ) -> _Start:
     """Build the first model: from a checkpoint, or random with the corpus' vocabulary."""
-    precision = precision_of(spec.parallelism, group.device)
     if spec.model.checkpoint is None:
         tokenizer_folder = Workspace(places[0].uri).pull(_TOKENIZER_FOLDER) / _TOKENIZER_FOLDER
         pieces = (tokenizer_folder / "vocab.txt").read_text(encoding="utf-8").split("\n")[:-1]
@@ -189,7 +187,7 @@ def _build_start(
         model = build_first(
             lambda: build_model(config, family, seed=spec.seed),
             lambda: build_model(config, family, seed=spec.seed),
-            group, spec.parallelism, precision,
+            group, spec.parallelism,
         )  # fmt: skip
         parents: tuple[Parent, ...] = ()
     else:
@@ -200,7 +198,7 @@ def _build_start(
         model = build_first(
             lambda: load_model(tokenizer_folder, family, seed=spec.seed),
             lambda: build_model(load_config(tokenizer_folder), family, seed=spec.seed),
-            group, spec.parallelism, precision,
+            group, spec.parallelism,
         )  # fmt: skip
         check_fits(model, load_tokenizer(tokenizer_folder), tokenizer_folder)
         if model.config.model_type != entry.architecture:

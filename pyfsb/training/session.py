@@ -37,20 +37,21 @@ from pyfsb.records import MODEL_FOLDER, CheckpointRecord, Parent
 from pyfsb.storage.workspace import Workspace
 from pyfsb.training.batching import Ints, StepPlanner
 from pyfsb.training.best import BestWeights
-from pyfsb.training.building import count_parameters
+from pyfsb.training.building import count_parameters, is_sharded, shard
 from pyfsb.training.checkpoint import CheckpointStore, TrainState
 from pyfsb.training.deepspeed import Engine, precision_of
 from pyfsb.training.distributed import ProcessGroup, describe_device
 from pyfsb.training.export import export_model, gather_weights, plain_names, publish
 from pyfsb.training.flops import FlopCounter
 from pyfsb.training.loader import Loader
-from pyfsb.training.loop import Company, End, LoopSettings, TrainingLoop
+from pyfsb.training.loop import End, TrainingLoop
 from pyfsb.training.lora import add_adapters, merge_adapters
 from pyfsb.training.meters import METER_FILES, METRICS_NAME, final_loss, open_meters, read_metrics
 from pyfsb.training.order import SampleOrder
 from pyfsb.training.progress import Part, Work, peak_flops
 from pyfsb.training.protocol import SampleSource
 from pyfsb.training.restoring import start_engine
+from pyfsb.training.steering import Company, LoopSettings
 from pyfsb.training.usage import read_usage
 from pyfsb.training.validation import HeldOutLoss
 from pyfsb.training.watchdog import Watchdog
@@ -150,12 +151,11 @@ def train_to_end(session: Session, group: ProcessGroup, stop: StopRequest) -> Tr
     is_failed = True
     try:
         state, engine = start_engine(
-            lambda: _build_module(session, group), store, group,
-            lambda module: Engine(
-                module, session.optimizer, session.parallelism,
-                precision_of(session.parallelism, group.device),
-            ),
-        )  # fmt: skip
+            lambda: _build_module(session, group),
+            store,
+            group,
+            lambda module: build_engine(module, session.optimizer, session.parallelism, group),
+        )
         end = _run(session, engine, state, group, store=store, stop=stop)
         store.wait(group)
         trained = _collect(session, engine, end, group) if end.is_complete else None
@@ -293,6 +293,20 @@ def _build_module(session: Session, group: ProcessGroup) -> nn.Module:
         checkpoints_activations=session.parallelism.activation_checkpointing,
     )
     return module.train()
+
+
+def build_engine(
+    module: nn.Module, optimizer: OptimizerSpec, parallelism: ParallelismSpec, group: ProcessGroup
+) -> Engine:
+    """Return the engine of a module that is whole on the first process at least.
+
+    Raises:
+        ConfigError: The device does not compute in the precision asked for.
+    """
+    precision = precision_of(parallelism, group.device)
+    if is_sharded(group, parallelism):
+        shard(module, group, parallelism, precision)
+    return Engine(module, optimizer, parallelism, precision)
 
 
 def _layout(session: Session, group: ProcessGroup) -> Layout:

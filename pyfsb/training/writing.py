@@ -39,6 +39,7 @@ class WriterProcess:
         self._process = subprocess.Popen(  # noqa: S603 - our own module
             [sys.executable, "-m", "pyfsb.training.writer", text],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=[settings.file_descriptor],
+            start_new_session=True,  # a stop is the rank's to hear: it still has states to write
         )  # fmt: skip
         self._news = threading.Condition()
         self._num_unwritten = 0

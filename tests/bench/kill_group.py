@@ -89,7 +89,7 @@ def work(run: Run, group: Any) -> None:
     )  # fmt: skip
     parallelism = ParallelismSpec.model_validate({"zero_stage": ZERO_STAGE})
     state, engine = start_engine(
-        lambda: loop_runs.build_module(toy), store, group,
+        lambda: loop_runs.build_module(toy, group), store, group,
         lambda module: Engine(module, settings.optimizer, parallelism),
     )  # fmt: skip
     meters: Any = _Losses(run.losses) if group.is_first else None

@@ -3,7 +3,8 @@
 The same documents, targets and first weights; forward, backward, clipping and fused AdamW as
 Trainer does them, dropout 0 so that losses can be compared. The peer pads to the longest length,
 to the longest of a batch, or sorts by length first. Both processes stay alive and take turns;
-figures are CPU seconds, and the limit is torch.mm in the same round.
+figures are CPU seconds, and the limit is torch.mm in the same round. The share of it counts model
+FLOPs: the last layer whole, though we compute its feed-forward part at the targets only.
 """
 
 from __future__ import annotations

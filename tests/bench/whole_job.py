@@ -7,7 +7,8 @@ every few steps; the first one that is at least as good on the held-out document
 raw files, vocabulary, model, optimizer, tokens a step and cores; the sides take turns. Both losses
 are told: tokens hidden one by one, which is what the peer trains on, and whole words, which is what
 ours trains on (in Chinese the peer's own whole-word masking takes a sentence for a word). Measuring
-is no part of the time. Limit: torch's matrix product on the same cores over the model's operations.
+is no part of the time. `FSB_BENCH_STEPS` (ours), `FSB_BENCH_ROUNDS` and `FSB_BENCH_LIMIT` (CPU seconds of
+a peer) make it longer. Limit: torch's matrix product on the same cores over the model's operations.
 """
 
 from __future__ import annotations
@@ -41,9 +42,9 @@ FILES = ("cluecorpussmall_sample", "poetry_song_yuan_hans")
 MAX_TOKENS = 128
 STEP_TOKENS = 2048
 VOCABULARY_SIZE = 6000
-NUM_STEPS = int(os.environ.get("FSB_BENCH_STEPS", "300"))
+NUM_STEPS = int(os.environ.get("FSB_BENCH_STEPS", "150"))
 LIMIT_CPU_SECONDS = float(os.environ.get("FSB_BENCH_LIMIT", "480"))
-SAVE_EVERY_STEPS = 50
+SAVE_EVERY_STEPS = 25
 LEARNING_RATE, WEIGHT_DECAY, WARMUP_STEPS = 5e-4, 0.01, 40
 CONFIG: dict[str, Any] = {
     "hidden_size": 256, "num_hidden_layers": 3, "num_attention_heads": 4,

@@ -58,8 +58,8 @@ def run(
         lines: list[str] = []
         handler = logging.Handler()
         handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
-        logging.getLogger("pyfsb.training.loop").addHandler(handler)
-        logging.getLogger("pyfsb.training.loop").setLevel(logging.INFO)
+        logging.getLogger("pyfsb.training.steering").addHandler(handler)
+        logging.getLogger("pyfsb.training.steering").setLevel(logging.INFO)
         more: dict[str, Any] = dict(settings)
         if spikes:
             more["spikes"] = SpikeSpec.model_validate(spikes)

@@ -26,12 +26,14 @@ from pyfsb.training.deepspeed import Engine
 from pyfsb.training.distributed import ProcessGroup
 from pyfsb.training.fragments import named_weights
 from pyfsb.training.loader import Loader
-from pyfsb.training.loop import Company, End, LoopSettings, TrainingLoop
+from pyfsb.training.loop import End, TrainingLoop
 from pyfsb.training.lora import add_adapters
 from pyfsb.training.meters import StepOutcome
 from pyfsb.training.order import ShuffledOrder
 from pyfsb.training.protocol import Batch
 from pyfsb.training.restoring import start_engine
+from pyfsb.training.session import build_engine
+from pyfsb.training.steering import Company, LoopSettings
 from pyfsb.training.validation import Validation
 from tests.helpers.models import MODELS, PIECES, make_model
 
@@ -142,8 +144,7 @@ def build_module(run: Run, group: ProcessGroup) -> nn.Module:
         return make_model(run.model, Family.FILL_MASK)
 
     parallelism = ParallelismSpec.model_validate(run.zero)
-    precision: Any = run.precision
-    model = build_first(build, build, group, parallelism, precision).train()
+    model = build_first(build, build, group, parallelism).train()
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = run.dropout
@@ -182,7 +183,7 @@ def train(
     planner = StepPlanner(source.lengths, ShuffledOrder(run.num_samples, seed=3), tokens=run.tokens)
     workspace = Workspace(str(run.folder))
     store = CheckpointStore(workspace, fingerprint={"is": "toy"}, keep_last=2)
-    parallelism = ParallelismSpec.model_validate(run.zero)
+    parallelism = ParallelismSpec.model_validate({**run.zero, "precision": run.precision})
     stop = StopRequest()
     recorder = Recorder(stop, run.stop_at)
     settings = LoopSettings(
@@ -193,7 +194,7 @@ def train(
     try:
         state, engine = start_engine(
             lambda: build_module(run, group), store, group,
-            lambda module: Engine(module, run.optimizer, parallelism, run.precision),  # type: ignore[arg-type]
+            lambda module: build_engine(module, run.optimizer, parallelism, group),
         )  # fmt: skip
         with Loader(
             source, planner, group_rank=group.rank, group_size=group.size, micro_tokens=24,

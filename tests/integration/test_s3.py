@@ -9,12 +9,13 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pyfsb import records, storage
 from pyfsb.errors import ConfigError, DataError, NotReadyError, StorageError
-from pyfsb.storage import locks
+from pyfsb.storage import locks, transfer
 from pyfsb.storage import s3 as s3_module
 from pyfsb.storage.workspace import Workspace, localise
 from tests.unit.test_records import dataset
@@ -47,6 +48,54 @@ def test_large_files_go_up_in_parts(s3: str, tmp_path: Path) -> None:
     storage.download(storage.join(s3, "large"), tmp_path / "back/large")
     assert (tmp_path / "back/large").read_bytes() == data
     assert [file.num_bytes for file in storage.list_files(s3)] == [len(data)]
+
+
+@pytest.mark.parametrize("kind", ["s3", "strict_s3"])
+def test_parts_that_fail_are_sent_and_fetched_again(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from botocore.exceptions import ClientError, HTTPClientError
+
+    place = request.getfixturevalue(kind)
+    monkeypatch.setattr(s3_module, "PART_BYTES", 5 * 2**20)  # the least that S3 takes
+    monkeypatch.setattr(transfer, "_FIRST_PAUSE_SECONDS", 0.01)
+    response: Any = {"Error": {"Code": "SlowDown"}, "ResponseMetadata": {"HTTPStatusCode": 503}}
+    errors = [HTTPClientError(error="broke off"), ClientError(response, "x")] * 2
+    ask = transfer.Transfer._request
+
+    def ask_badly(self: Any, *arguments: Any, **options: Any) -> Any:
+        if errors:
+            raise errors.pop()
+        return ask(self, *arguments, **options)
+
+    monkeypatch.setattr(transfer.Transfer, "_request", ask_badly)
+    data = os.urandom(12 * 2**20 + 5)
+    (tmp_path / "large").write_bytes(data)
+    storage.upload(tmp_path / "large", storage.join(place, "large"))
+    assert not errors
+    errors.append(HTTPClientError(error="broke off"))
+    storage.download(storage.join(place, "large"), tmp_path / "back")
+    assert not errors
+    assert (tmp_path / "back").read_bytes() == data
+
+
+def test_an_upload_that_fails_for_good_leaves_nothing(
+    strict_s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from botocore.exceptions import ClientError
+
+    response: Any = {"Error": {"Code": "NoSpace"}, "ResponseMetadata": {"HTTPStatusCode": 507}}
+
+    def refuse(*_arguments: Any, **_options: Any) -> Any:
+        raise ClientError(response, "x")
+
+    monkeypatch.setattr(transfer.Transfer, "_request", refuse)
+    (tmp_path / "large").write_bytes(bytes(s3_module.PART_BYTES + 1))
+    with pytest.raises(StorageError, match="the store answered NoSpace"):
+        storage.upload(tmp_path / "large", storage.join(strict_s3, "large"))
+    client = storage._S3.client
+    assert "Uploads" not in client.list_multipart_uploads(Bucket="fsb")
+    assert storage.list_files(strict_s3) == []
 
 
 def test_missing_objects_and_buckets_are_bad_data(s3: str) -> None:

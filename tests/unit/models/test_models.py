@@ -4,14 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 from pyfsb import records, storage
 from pyfsb.config import Family
 from pyfsb.data.vocabulary import write_tokenizer
 from pyfsb.errors import CheckpointError, ConfigError, UnknownNameError
-from pyfsb.models.heads import LanguageModelLoss, logits_at
 from pyfsb.models.loading import (
     CLASSES,
     build_config,
@@ -35,34 +33,6 @@ MEGATRON = MODELS[0]
 
 def family_of(name: str) -> Family:
     return Family.FILL_MASK if name in ENCODERS else Family.GENERATE
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_logits_at_positions_equal_the_full_forward_pass(name: str) -> None:
-    model = make_model(name, family_of(name))
-    ids = torch.randint(5, len(PIECES), (3, 12), generator=torch.Generator().manual_seed(1))
-    mask = torch.ones_like(ids)
-    mask[1, 8:] = 0
-    positions = torch.tensor([0, 5, 12, 19, 35])
-    with torch.no_grad():
-        full = model(input_ids=ids, attention_mask=mask).logits.flatten(0, 1)[positions]
-        ours = logits_at(model, ids, mask, positions)
-    torch.testing.assert_close(ours, full, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_the_loss_is_the_sum_over_targets(name: str) -> None:
-    model = make_model(name, family_of(name))
-    ids = torch.randint(5, len(PIECES), (2, 7))
-    mask, positions = torch.ones_like(ids), torch.tensor([1, 3, 9])
-    targets = torch.tensor([6, 7, 8])
-    with torch.no_grad():
-        loss = LanguageModelLoss(model)(
-            input_ids=ids, attention_mask=mask, target_positions=positions, target_ids=targets
-        )
-        logits = model(input_ids=ids, attention_mask=mask).logits.flatten(0, 1)[positions]
-    expected = functional.cross_entropy(logits, targets, reduction="mean") * 3
-    torch.testing.assert_close(loss, expected, atol=1e-4, rtol=1e-5)
 
 
 def test_a_causal_model_does_not_see_the_future() -> None:

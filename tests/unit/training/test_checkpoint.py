@@ -82,10 +82,14 @@ class Training:
     group: ProcessGroup = ALONE
     width: int = 5
     patience_seconds: float = 20.0
+    mirror: Path | None = None
+    """Stands for the disk of another machine."""
 
     def __post_init__(self) -> None:
+        workspace = Workspace(str(self.place))
+        workspace.path = self.mirror or workspace.path
         self.store = CheckpointStore(
-            Workspace(str(self.place)), fingerprint=self.fingerprint, keep_last=self.keep_last,
+            workspace, fingerprint=self.fingerprint, keep_last=self.keep_last,
             keep_every_steps=self.keep_every_steps, patience_seconds=self.patience_seconds,
         )  # fmt: skip
 
@@ -386,6 +390,36 @@ def test_a_rank_that_cannot_write_stops_all(make: Make, tmp_path: Path) -> None:
     found = Ranks(2).run(save)
     assert found[0] == found[1]
     assert "the process that writes saved states ended" in found[0]
+
+
+def test_ranks_of_two_machines_meet_on_s3(s3: str, make: Make, tmp_path: Path) -> None:
+    def save(group: ProcessGroup) -> None:
+        training = make(s3, group=group, mirror=tmp_path / f"machine-{group.rank}")
+        for step in (1, 2, 3):
+            training.save(step)
+
+    Ranks(2).run(save)
+    files = [file.path for file in storage.list_files(storage.join(s3, "state"))]
+    ranks = ("rank-00000.safetensors", "rank-00001.safetensors")
+    assert files == [f"step-00000003/{name}" for name in ("index.json", *ranks, "state.json")]
+    for rank in (0, 1):
+        copies = list((tmp_path / f"machine-{rank}/state").glob("*/*.safetensors"))
+        assert [path.name for path in copies] == [ranks[rank]], "each keeps its own part only"
+
+    def read(group: ProcessGroup) -> list[float]:
+        return make(s3, group=group, mirror=tmp_path / f"machine-{group.rank}").values()
+
+    assert Ranks(2).run(read) == [values_of(3)] * 2
+    assert make(s3, mirror=tmp_path / "third").values() == values_of(3)
+
+
+def test_ranks_that_share_no_folder_are_told(make: Make, tmp_path: Path) -> None:
+    def start(group: ProcessGroup) -> str:
+        with pytest.raises(StorageError) as caught:
+            make(tmp_path, group=group, mirror=tmp_path / f"machine-{group.rank}")
+        return str(caught.value)
+
+    assert "rank 1 does not see what rank 0 writes" in Ranks(2).run(start)[0]
 
 
 def test_states_and_metrics_go_to_s3(

@@ -121,7 +121,7 @@ def test_more_targets_need_more_logits() -> None:
 
 
 def test_dropout_keeps_masks() -> None:
-    batch = MicroBatch(num_tokens=4096, num_targets=600, document_tokens=512)
+    batch = MicroBatch(num_tokens=4096, num_targets=4096, document_tokens=512)
     kept = [
         count_activations(
             shape_of("bert", {"hidden_dropout_prob": ratio}),

@@ -22,9 +22,9 @@ from pyfsb.training.config import (
     resolve_precision,
 )
 from pyfsb.training.launcher import interpret
-from pyfsb.training.loop import check_feeds, describe_samples
 from pyfsb.training.order import ShuffledOrder
 from pyfsb.training.run import _num_steps
+from pyfsb.training.steering import check_feeds, describe_samples
 from tests.helpers.golden import assert_golden
 from tests.helpers.specs import tiny_spec
 
