@@ -263,8 +263,8 @@ class ShardCache:
         found: list[tuple[float, float, Path, int]] = []
         for path in self._folder.iterdir():
             rank = ranks.get(path.name)
-            # What is needed next makes room only for what is needed now.
-            is_kept = rank is not None and rank <= (0 if is_urgent else _COMING)
+            # Prefetching displaces nothing that is needed sooner; a read goes on in any case.
+            is_kept = not is_urgent and rank is not None and rank <= _COMING
             if is_kept or path.name.startswith(".") or not path.is_file():
                 continue
             status = path.stat()

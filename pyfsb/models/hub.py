@@ -181,7 +181,7 @@ def choose_files(uri: HubUri, files: Iterable[RemoteFile]) -> list[RemoteFile]:
     ]
     names = {file.path for file in chosen}
     if not names & {WEIGHTS_NAME, INDEX_NAME}:
-        raise CheckpointError(_explain_pickles(uri, list(known)))
+        raise CheckpointError(_explain_refusal(uri, list(known)))
     if "config.json" not in names:
         raise CheckpointError(f"{uri} has no config.json; expected a model of transformers")
     if WEIGHTS_NAME in names:  # the same weights once more, in shards
@@ -328,9 +328,9 @@ def _explain_absence(uri: HubUri, folders: Iterable[Path]) -> str:
     """Return the text for a repository that no cache has whole, while the network is ruled out."""
     for folder in folders:
         if folder.is_dir():
-            pickles = sorted(path.name for path in folder.glob("*.bin"))
-            if pickles and not list(folder.glob("*.safetensors")):
-                return _explain_pickles(uri, pickles)
+            others = sorted(path.name for path in folder.glob("*.bin"))
+            if others and not list(folder.glob("*.safetensors")):
+                return _explain_refusal(uri, others)
             gap = f"{folder} lacks {find_gap(folder)}"
             return f"{uri}: {gap}, and HF_HUB_OFFLINE is set; {how_to_get(uri)}"
     return f"{uri} is in no local cache, and HF_HUB_OFFLINE is set; {how_to_get(uri)}"
@@ -349,12 +349,12 @@ def how_to_get(uri: HubUri) -> str:
     )
 
 
-def _explain_pickles(uri: HubUri, paths: Iterable[str]) -> str:
-    pickles = [path for path in paths if path.endswith((".bin", ".pt", ".pth", ".ckpt"))]
-    found = f" (it has {', '.join(sorted(pickles)[:2])})" if pickles else ""
+def _explain_refusal(uri: HubUri, paths: Iterable[str]) -> str:
+    others = [path for path in paths if path.endswith((".bin", ".pt", ".pth", ".ckpt"))]
+    found = f" (it has {', '.join(sorted(others)[:2])})" if others else ""
     text = (
-        f"{uri} publishes no safetensors{found}; only those are opened, for a pickle runs the code "
-        "in it"
+        f"{uri} publishes no safetensors{found}; only those are opened, for a .bin file can run "
+        "code"
     )
     if uri.hub != "hf":
         return f"{text}. Convert it on a machine you can lose and give the folder"

@@ -155,8 +155,6 @@ def estimate(workload: Workload, layout: Layout, pool: Pool, rates: Rates) -> Es
     device_hours = hours * layout.num_devices
     flops = workload.counter.per_token(workload.document_tokens, workload.target_ratio)
     peak = layout.num_devices * pool.peak_flops(layout.precision)
-    watts = rates.watts_per_device or pool.watts_per_device
-    price = rates.price_per_device_hour
     return Estimate(
         layout=layout,
         memory=memory,
@@ -171,9 +169,13 @@ def estimate(workload: Workload, layout: Layout, pool: Pool, rates: Rates) -> Es
         mfu=flops * workload.step_tokens / seconds / peak,
         days=hours / 24,
         device_hours=device_hours,
-        cost=None if price is None else price * device_hours,
-        kwh=None if watts is None else watts * device_hours / 1000,
+        cost=_times(rates.price_per_device_hour, device_hours),
+        kwh=_times(rates.watts_per_device or pool.watts_per_device, device_hours / 1000),
     )
+
+
+def _times(rate: float | None, amount: float) -> float | None:
+    return None if rate is None else rate * amount
 
 
 def build_work(workload: Workload, layout: Layout, batch: MicroBatch) -> Work:

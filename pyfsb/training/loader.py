@@ -19,6 +19,7 @@ from pyfsb.training.batching import Position, StepPlan, StepPlanner, share_out
 from pyfsb.training.protocol import Batch, SampleSource
 
 _STEPS_AHEAD: Final = 4
+_CLOSE_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,14 +117,17 @@ class Loader:
         )
 
     def close(self) -> None:
-        """End the thread and wait for it; what is prepared is dropped. May be called again."""
+        """End the thread; what is prepared is dropped. May be called again.
+
+        A thread that a store keeps waiting ends by itself, at the latest with the process.
+        """
         with self._changed:
             self._is_closed = True
             self._wanted = None
             self._ready.clear()
             self._changed.notify_all()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(timeout=_CLOSE_SECONDS)
 
     def _take(self, position: Position) -> _Ready:
         """Wait for the thread's step at a position; asks for it when another one is under way."""

@@ -223,17 +223,10 @@ def count_activations(
         if len(shape.stacks) == 1 and shape.has_vocabulary_head:
             # The last layer goes on with predicted positions; the one before is a moment too.
             moments.append(kept + waiting + backward + again)
-            share = min(1.0, batch.num_targets / num_tokens)
-            own = (2 * stack.width + 2 * stack.kv_width) * num_tokens * element_bytes
-            wide = own + states * stack.norms_first
-            if stack.has_attention_bias:
-                wide += _score_bytes(stack, num_tokens, batch.document_tokens, element_bytes)
-            final = wide + share * (layer - wide + 2 * states * (share < 1))
+            final, backward = _last_layer_bytes(
+                stack, batch, layer=layer, backward=backward, element_bytes=element_bytes
+            )
             again = final if is_checkpointing else 0.0
-            if share < 1:
-                gradients = own + states * (1 + stack.norms_first)
-                gradients += _score_gradient_bytes(stack, num_tokens, batch.document_tokens)
-                backward = max(share * backward, gradients - share * (layer - wide))
         kept += states if is_checkpointing else final
         # What stands behind the first of two stacks is gone when its layers' turn comes.
         behind = (3 if stack.has_rms_norm else 1) * states * (stack is not shape.stacks[-1])
@@ -247,6 +240,32 @@ def count_activations(
     moments.append(kept + head * last.hidden * element_bytes + logits)
     peak = max(moments)
     return _AUTOCAST_FACTOR * peak + 2 * shape.num_parameters if is_autocast else peak
+
+
+def _last_layer_bytes(
+    stack: Stack, batch: MicroBatch, *, layer: float, backward: float, element_bytes: int
+) -> tuple[float, float]:
+    """Return what a last layer keeps, and its backward pass, that goes on with targets alone.
+
+    Args:
+        stack: The only one.
+        batch: What goes through it.
+        layer: What a layer keeps that goes on with all tokens.
+        backward: What the backward pass of such a layer holds.
+        element_bytes: Of a hidden state.
+    """
+    share = min(1.0, batch.num_targets / batch.num_tokens)
+    states = stack.hidden * batch.num_tokens * element_bytes
+    own = (2 * stack.width + 2 * stack.kv_width) * batch.num_tokens * element_bytes
+    wide = own + states * stack.norms_first
+    if stack.has_attention_bias:
+        wide += _score_bytes(stack, batch.num_tokens, batch.document_tokens, element_bytes)
+    kept = wide + share * (layer - wide + 2 * states * (share < 1))
+    if share == 1:
+        return kept, backward
+    gradients = own + states * (1 + stack.norms_first)
+    gradients += _score_gradient_bytes(stack, batch.num_tokens, batch.document_tokens)
+    return kept, max(share * backward, gradients - share * (layer - wide))
 
 
 _AUTOCAST_FACTOR: Final = 1.5

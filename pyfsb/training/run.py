@@ -121,6 +121,7 @@ def _open_corpus(
         data=spec.data,
         seed=spec.seed,
         held_out_samples=spec.training.validation_samples,
+        step_tokens=spec.batch.tokens,
     )
     for index in corpus.indexes:
         check_vocabulary(index, vocabulary_digest(start.pieces), owner="the model")
@@ -217,22 +218,18 @@ def _build_start(
 
 def _num_steps(spec: RunSpec, corpus: Corpus) -> int:
     """Return the steps of the whole training: num_epochs passes, cut at max_steps."""
-    limit = spec.training.max_steps
     planner = StepPlanner(corpus.source.lengths, corpus.order, tokens=spec.batch.tokens)
+    num_epochs, limit = spec.training.num_epochs, spec.training.max_steps
     # A step takes samples of at most batch.tokens in all: where that many tokens are there, the
     # limit decides and nothing needs to be planned. Where one sample may be longer, it is planned.
-    num_tokens = corpus.num_tokens
-    if corpus.held_out_ids.size:
-        num_tokens -= int(corpus.source.lengths[corpus.held_out_ids].sum())
     has_short = spec.data.max_tokens <= spec.batch.tokens
     if (
         limit is not None
         and has_short
-        and num_tokens * spec.training.num_epochs > limit * spec.batch.tokens
+        and corpus.least_tokens(num_epochs) > (limit * spec.batch.tokens)
     ):
         return limit
-    num_steps = planner.count_steps(spec.training.num_epochs)
-    return num_steps if limit is None else min(limit, num_steps)
+    return planner.count_steps(num_epochs, limit=limit)
 
 
 def main() -> int:

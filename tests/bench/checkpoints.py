@@ -170,7 +170,9 @@ def main() -> None:
 
 
 def _print(size: int, rows: Rows) -> None:
-    print(f"640 MiB over {size} rank{'s' * (size > 1)}, seconds, median of {NUM_ROUNDS}")
+    print(
+        f"640 MiB over {size} rank{'s' * (size > 1)}, seconds, median of {NUM_ROUNDS}", flush=True
+    )
     for name, values in rows.items():
         print(
             f"  {name:<28} {statistics.median(values):6.3f} ({min(values):.3f} to {max(values):.3f})"

@@ -22,11 +22,12 @@ import os
 import random
 import shutil
 import signal
+import statistics
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -146,11 +147,12 @@ class Group:
                 self._pids.remove(pid)
         return len(self._pids) < SIZE
 
-    def wait(self) -> None:
-        """Wait for the end of all ranks."""
+    def wait(self, look: Callable[[], None] = lambda: None) -> None:
+        """Wait for the end of all ranks, looking at something all the while."""
         while self._pids:
             self.has_ended()
-            time.sleep(0.01)
+            look()
+            time.sleep(0.001)
         shutil.rmtree(self._folder)
 
     def kill(self) -> None:
@@ -181,17 +183,27 @@ class Reference:
     losses: dict[int, str]
     digests: dict[str, dict[str, str]]
     """For each state, the hash of each of its files."""
+    save_seconds: float
+    """How long a save is seen in flight, median."""
 
 
 def run_undisturbed(folder: Path) -> Reference:
     run = Run(folder, keeps_all=True)
-    Group(run, 0).wait()
+    seen: dict[str, tuple[float, float]] = {}
+
+    def look() -> None:
+        now = time.monotonic()
+        for path in run.states.glob(".partial-*"):
+            seen[path.name] = (seen.get(path.name, (now, now))[0], now)
+
+    Group(run, 0).wait(look)
     digests = {name: read_digests(run.states / name) for name in _states(run)}
     losses = dict(read_losses(run.losses))
     assert sorted(losses) == list(range(1, NUM_STEPS + 1))
     assert len(digests) == NUM_STEPS // SAVE_EVERY_STEPS
     shutil.rmtree(folder)
-    return Reference(losses=losses, digests=digests)
+    lengths = [last - first for first, last in seen.values()]
+    return Reference(losses=losses, digests=digests, save_seconds=statistics.median(lengths))
 
 
 def read_digests(state: Path) -> dict[str, str]:
@@ -258,12 +270,12 @@ class Killer:
     def _wait_for_moment(self, run: Run, group: Group) -> bool:
         """Wait for the drawn moment; returns False when the training ended before it.
 
-        A quarter of the moments is any time at all, start-up included; the others are drawn from
+        A fifth of the moments is any time at all, start-up included; the others are drawn from
         the time in which a save is in flight.
         """
         num_steps = self._rng.randrange(1, 7)
-        delay = self._rng.random() ** 2 * 0.05
-        if self._rng.random() < 0.25:
+        delay = self._rng.random() * 0.7 * self._reference.save_seconds
+        if self._rng.random() < 0.2:
             limit = time.monotonic() + self._rng.random() * 3.0
             while time.monotonic() < limit:
                 if group.has_ended():
@@ -326,6 +338,7 @@ def main(arguments: list[str] | None = None) -> None:
         reference = run_undisturbed(Path(name, "whole"))
         seconds = time.monotonic() - started
         print(f"undisturbed: {NUM_STEPS} steps, {len(reference.digests)} states, {seconds:.0f} s")
+        print(f"a save is in flight for {1e3 * reference.save_seconds:.0f} ms", flush=True)
         killer = Killer(Path(name, "killed"), reference, random.Random(seed))
         counts = killer.tally.counts
         while counts["kills"] < options.count:

@@ -40,15 +40,15 @@ PROGRAMS = Path(__file__).parent / "programs"
 ROUNDS = int(os.environ.get("FSB_BENCH_ROUNDS", "3"))
 FILES = ("cluecorpussmall_sample", "poetry_song_yuan_hans")
 MAX_TOKENS = 128
-STEP_TOKENS = 2048
+STEP_TOKENS = 4096
 VOCABULARY_SIZE = 6000
-NUM_STEPS = int(os.environ.get("FSB_BENCH_STEPS", "150"))
+NUM_STEPS = int(os.environ.get("FSB_BENCH_STEPS", "500"))
 LIMIT_CPU_SECONDS = float(os.environ.get("FSB_BENCH_LIMIT", "480"))
-SAVE_EVERY_STEPS = 25
-LEARNING_RATE, WEIGHT_DECAY, WARMUP_STEPS = 5e-4, 0.01, 40
+SAVE_EVERY_STEPS = 50
+LEARNING_RATE, WEIGHT_DECAY, WARMUP_STEPS = 1e-3, 0.01, 50
 CONFIG: dict[str, Any] = {
-    "hidden_size": 256, "num_hidden_layers": 3, "num_attention_heads": 4,
-    "intermediate_size": 1024, "max_position_embeddings": MAX_TOKENS,
+    "hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "intermediate_size": 512, "max_position_embeddings": MAX_TOKENS,
 }  # fmt: skip
 NUM_HELD_OUT = 400
 

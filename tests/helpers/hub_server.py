@@ -38,7 +38,7 @@ def start_hub(files: dict[str, bytes]) -> Iterator[Hub]:
     class Handler(_Handler):
         state = hub
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = _Server(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     hub.url = f"http://127.0.0.1:{server.server_address[1]}"
@@ -48,6 +48,11 @@ def start_hub(files: dict[str, bytes]) -> Iterator[Hub]:
         server.shutdown()
         server.server_close()
         thread.join(5)
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, *_: Any) -> None:
+        """Say nothing of clients that have read enough."""
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

@@ -51,6 +51,15 @@ def test_prefetching_takes_no_room_from_the_next_window_but_reading_does(tmp_pat
     assert files_of(tmp_path / "cache") == {now[1].xxh3, other[1].xxh3}
 
 
+def test_a_read_goes_on_when_more_is_needed_now_than_there_is_room_for(tmp_path: Path) -> None:
+    cache = open_small(tmp_path / "cache", 200, patience_seconds=0.3)
+    files = [put(tmp_path / "store", name, 100) for name in "abc"]
+    cache.plan({entry.xxh3: 0 for _, entry in files})
+    for file in [*files, *files]:
+        cache.open(*file).close()
+    assert len(files_of(tmp_path / "cache")) == 2
+
+
 def test_a_file_in_use_is_never_removed(tmp_path: Path) -> None:
     cache = open_small(tmp_path / "cache", 100, patience_seconds=0.3)
     first, second = (put(tmp_path / "store", name, 100) for name in "ab")

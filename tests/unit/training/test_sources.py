@@ -189,6 +189,21 @@ def test_a_corpus_on_s3_is_the_same_sequence_in_a_bounded_cache(
         open_parts([CorpusPlace(name="a", uri=s3)], shuffle_shards=2, cache_bytes=100)
 
 
+def test_windows_shorter_than_what_is_looked_up_at_once_are_slow_not_stuck(
+    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FSB_S3_PATIENCE_SECONDS", "20")
+    folder = write_part(tmp_path / "corpus", 20, first_id=100)
+    for path in folder.iterdir():
+        storage.upload(path, storage.join(s3, path.name))
+    local = open_parts([CorpusPlace(name="a", uri=str(folder))], shuffle_shards=1)
+    streamed = open_parts(
+        [CorpusPlace(name="a", uri=s3)], shuffle_shards=1, cache_bytes=_largest_shards(local, 3)
+    )
+    assert _take(streamed, 30) == _take(local, 30)
+    streamed.close()
+
+
 def test_ranks_of_a_node_share_a_small_cache_and_finish(s3: str, tmp_path: Path) -> None:
     """One rank leads into the next window while the other holds the last one."""
     folder = write_part(tmp_path / "corpus", 40, first_id=100)
