@@ -17,6 +17,7 @@ from pyfsb.cli import (
     doctor,
     leaderboard,
     models,
+    plan,
     predict,
     records,
     run,
@@ -28,7 +29,7 @@ from pyfsb.cli import (
 from pyfsb.processes import run_stage_main
 
 _MODULES = (
-    run, stages, predict, serve, cluster, doctor, records, leaderboard, models, tasks, schema,
+    run, plan, stages, predict, serve, cluster, doctor, records, leaderboard, models, tasks, schema,
 )  # fmt: skip
 
 

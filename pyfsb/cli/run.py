@@ -36,6 +36,7 @@ from pyfsb.training.config import (
     build_rank_environment,
     build_torchrun_command,
 )
+from pyfsb.training.planner import check_placed
 
 _GRACE_SECONDS = 40.0
 """Time for the server to answer what it has begun."""
@@ -103,6 +104,8 @@ def _run(arguments: argparse.Namespace) -> int:
         return _explain(arguments)
     _set_cluster_options(arguments)
     check(spec)
+    if arguments.engine == _CLUSTER_ENGINE:
+        check_placed(spec, os.environ)
     engine, result = find_engine(arguments.engine), RunResult()
     code = EXIT_OK
     try:

@@ -271,11 +271,14 @@ class Killer:
         """Wait for the drawn moment; returns False when the training ended before it.
 
         A fifth of the moments is any time at all, start-up included; the others are drawn from
-        the time in which a save is in flight.
+        the time that a save takes, from its beginning when too few kills have met one so far.
         """
+        counts = self.tally.counts
+        has_enough = 5 * counts["a save in flight"] >= 3 * counts["kills"]
         num_steps = self._rng.randrange(1, 7)
-        delay = self._rng.random() * 0.7 * self._reference.save_seconds
-        if self._rng.random() < 0.2:
+        share = self._rng.random() * (1.0 if has_enough else 0.3)
+        delay = share * self._reference.save_seconds
+        if self._rng.random() < 0.2 and has_enough:
             limit = time.monotonic() + self._rng.random() * 3.0
             while time.monotonic() < limit:
                 if group.has_ended():
