@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -144,19 +145,16 @@ class LocalBackend:
         return ""
 
     def list_files(self, uri: str) -> list[StoredFile]:
-        """Return every file below a folder, sorted by path."""
-        root = Path(uri)
+        """Return every file below a folder, sorted by path; one that goes meanwhile is left out."""
+        root, found = Path(uri), []
         with _explained(uri, "list"):
-            found = [path for path in root.rglob("*") if path.is_file()]
-            return sorted(
-                (
-                    StoredFile(
-                        path=path.relative_to(root).as_posix(), num_bytes=path.stat().st_size
-                    )
-                    for path in found
-                ),
-                key=lambda file: file.path,
-            )
+            for path in root.rglob("*"):
+                with contextlib.suppress(FileNotFoundError):
+                    status = path.stat()
+                    if stat.S_ISREG(status.st_mode):
+                        name = path.relative_to(root).as_posix()
+                        found.append(StoredFile(path=name, num_bytes=status.st_size))
+        return sorted(found, key=lambda file: file.path)
 
     def delete(self, uri: str) -> None:
         """Remove a file; nothing happens when it is not there."""

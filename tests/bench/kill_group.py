@@ -40,7 +40,7 @@ from tests.helpers.groups import fork_rank, load
 
 SIZE = 2
 NUM_STEPS = 240
-SAVE_EVERY_STEPS = 2
+SAVE_EVERY_STEPS = 1
 KEEP_LAST = 2
 ZERO_STAGE = 1
 LONGEST_WAIT_SECONDS = 180.0

@@ -238,7 +238,7 @@ def test_several_processes_lose_no_move_on_a_disk(tmp_path: Path) -> None:
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(60)
+        worker.join(240)
         assert worker.exitcode == 0
     check_history(store, 12)
 

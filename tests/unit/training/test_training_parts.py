@@ -148,7 +148,7 @@ def _steps(lengths: list[int], *, num_held_out: int = 0, **training: object) -> 
         source=SimpleNamespace(lengths=_Lengths(lengths)),
         order=ShuffledOrder(num_trained, seed=spec.seed),
         held_out_ids=np.arange(num_trained, len(lengths)),
-        num_tokens=sum(lengths),
+        least_tokens=lambda num_epochs: sum(lengths[:num_trained]) * num_epochs,
     )
     return _num_steps(spec, cast("Any", corpus))
 
