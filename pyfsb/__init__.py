@@ -24,8 +24,9 @@ def load(name_or_uri: str) -> Predictor:
 
     Args:
         name_or_uri: A run's checkpoint folder (or s3:// prefix), a Hugging Face folder with
-            safetensors, a registered model name whose weights are in the hub cache, or a version of
-            the model store (`FSB_MODEL_STORE`): `sentiment@production`, `sentiment@3`.
+            safetensors, hf://org/name or modelscope://org/name, a registered model name, whose
+            published weights are taken, or a version of the model store (`FSB_MODEL_STORE`):
+            `sentiment@production`, `sentiment@3`.
 
     Returns:
         A predictor whose `predict(texts)` gives one typed result a text.

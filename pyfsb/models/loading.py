@@ -214,8 +214,8 @@ def max_positions(config: PreTrainedConfig) -> int:
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Return the number of parameters, tied ones once."""
-    return sum(parameter.numel() for parameter in model.parameters())
+    """Return the number of parameters, tied ones once; ZeRO-3 leaves the size of each on it."""
+    return sum(getattr(part, "ds_numel", part.numel()) for part in model.parameters())
 
 
 def count_stored_parameters(folder: Path) -> int:

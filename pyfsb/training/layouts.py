@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from pyfsb.config import ParallelismSpec, RunSpec
+from pyfsb.config import ParallelismSpec, RunSpec, Stage
 from pyfsb.errors import ConfigError
 from pyfsb.schema import Json
 from pyfsb.training.memory import Sharding
@@ -83,8 +83,24 @@ class Layout:
         }
 
 
+def as_training(spec: RunSpec) -> RunSpec:
+    """Return a spec that only fine-tunes as a training of the same steps, on rows for texts."""
+    if Stage.TRAINING in spec.stages:
+        return spec
+    settings = spec.evaluation.finetune
+    length = {"max_steps": settings.max_steps, "num_epochs": settings.num_epochs}
+    return spec.model_copy(
+        update={
+            "batch": settings.batch,
+            "data": spec.data.model_copy(update={"max_tokens": settings.max_tokens}),
+            "training": spec.training.model_copy(update={**length, "lora": settings.lora}),
+        }
+    )
+
+
 def layout_of(spec: RunSpec, pool: Pool, *, num_nodes: int, devices_per_node: int) -> Layout:
     """Return the layout that a spec asks for."""
+    spec = as_training(spec)
     parallelism: ParallelismSpec = spec.parallelism
     return Layout(
         zero_stage=parallelism.zero_stage,

@@ -19,7 +19,7 @@ from pyfsb.registry import find_entry
 from pyfsb.schema import parse_yaml
 from pyfsb.training.estimates import Estimate, Rates, Workload, estimate
 from pyfsb.training.flops import FlopCounter
-from pyfsb.training.layouts import Layout, enumerate_layouts, layout_of, lighter
+from pyfsb.training.layouts import Layout, as_training, enumerate_layouts, layout_of, lighter
 from pyfsb.training.pools import Pool, known_pools
 
 Goal: TypeAlias = Literal["days", "cost"]
@@ -70,6 +70,7 @@ def build_workload(
         UnknownNameError: The model or its architecture is unknown.
         ConfigError: The length of the training cannot be told.
     """
+    spec = as_training(spec)
     entry = find_entry(spec.model.name)
     counter = FlopCounter.of(entry.architecture, {**entry.config, **spec.model.config})
     shape, max_tokens = counter.shape, spec.data.max_tokens

@@ -75,7 +75,7 @@ def test_a_recipe_fits_where_it_says(path: Path) -> None:
     assert len(commands) == 1
     arguments = build_parser().parse_args(shlex.split(commands[0])[1:])
     assert arguments.spec == str(path.relative_to(ROOT))
-    spec = as_training(load_spec(str(path)))
+    spec = load_spec(str(path))
     (nodes,) = parse_nodes(arguments.nodes)
     layout = layout_of(
         spec, find_pool(arguments.pool), num_nodes=nodes,
@@ -84,15 +84,6 @@ def test_a_recipe_fits_where_it_says(path: Path) -> None:
     workload = build_workload(spec, corpus_tokens=1e9)
     found = estimate(workload, layout, find_pool(arguments.pool), Rates())
     assert found.fits, explain_refusal(workload, found, find_pool(arguments.pool))
-
-
-def as_training(spec: RunSpec) -> RunSpec:
-    """A fine-tuning as the planner sees it: the same steps, on rows in place of texts."""
-    if Stage.TRAINING in spec.stages:
-        return spec
-    settings = spec.evaluation.finetune
-    data = spec.data.model_copy(update={"max_tokens": settings.max_tokens})
-    return spec.model_copy(update={"batch": settings.batch, "data": data})
 
 
 def test_the_table_is_that_of_the_recipes(request: pytest.FixtureRequest) -> None:
