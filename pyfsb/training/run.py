@@ -96,7 +96,11 @@ def pretrain(spec: RunSpec, group: ProcessGroup, stop: StopRequest) -> int:
 
 
 def _find_corpora(spec: RunSpec) -> tuple[CorpusPlace, ...]:
-    """Return where the shards lie: the run's own first, then those of the blend."""
+    """Return where the shards lie: the run's own first, then those of the blend.
+
+    Raises:
+        DataError: One of them was never completely prepared.
+    """
     own = CorpusPlace(
         name=_OWN_CORPUS,
         uri=storage.join(spec.output_of(Stage.DATA), CORPUS_FOLDER),
@@ -106,7 +110,10 @@ def _find_corpora(spec: RunSpec) -> tuple[CorpusPlace, ...]:
         CorpusPlace(name=part.name, uri=storage.join(part.uri, CORPUS_FOLDER), weight=part.weight)
         for part in spec.data.blend
     )
-    return (own, *others) if spec.data.corpus else others
+    places = (own, *others) if spec.data.corpus else others
+    for place in places:  # a corpus that is not there, or not whole, has no record
+        records.read_record(place.uri)
+    return places
 
 
 def _open_corpus(
