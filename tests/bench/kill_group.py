@@ -330,7 +330,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.kill_group")
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--seed", type=int, default=None)
-    options = parser.parse_args([] if arguments is None else arguments)
+    options = parser.parse_args(arguments)
     seed = random.SystemRandom().randrange(10**9) if options.seed is None else options.seed
     print(f"seed {seed}: {options.count} times kill -9 of {SIZE} ranks and {SIZE} writers")
     load()
