@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pyfsb.config.loading import load_spec, pin_checkpoint, resolve_spec, set_value
+from pyfsb.config.objective_section import ObjectiveName, ObjectiveSpec
 from pyfsb.config.run_spec import RunSpec, default_threads, stage_hash
 from pyfsb.config.sections import (
     BlendPart,
@@ -15,7 +16,6 @@ from pyfsb.config.sections import (
     MixtureSet,
     MixtureSpec,
     ModelSpec,
-    ObjectiveSpec,
     ServingSpec,
     Stage,
     TaskSpec,
@@ -44,6 +44,7 @@ __all__ = [
     "MixtureSet",
     "MixtureSpec",
     "ModelSpec",
+    "ObjectiveName",
     "ObjectiveSpec",
     "OptimizerSpec",
     "ParallelismSpec",

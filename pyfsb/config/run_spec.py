@@ -12,12 +12,12 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from pyfsb import storage
+from pyfsb.config.objective_section import ObjectiveSpec
 from pyfsb.config.sections import (
     DataSpec,
     EvaluationSpec,
     ModelSpec,
     Name,
-    ObjectiveSpec,
     ServingSpec,
     Stage,
     TaskSpec,

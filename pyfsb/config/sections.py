@@ -44,6 +44,20 @@ class Family(StrEnum):
     TAG = "tag"
     FILL_MASK = "fill_mask"
     GENERATE = "generate"
+    REWRITE = "rewrite"
+    """One text in, another one out: encoder-decoders."""
+    CHOOSE = "choose"
+    """A text, a question and options in, one option out (UniMC)."""
+    EXTRACT = "extract"
+    """A text and the kinds that are looked for in, typed spans out (UBERT, UniEX)."""
+    ANSWER = "answer"
+    """A question and a text in, a span of the text out."""
+    EMBED = "embed"
+    """A text in, a vector out."""
+    IMAGE_TEXT = "image_text"
+    """Images and texts in, their similarities out (CLIP)."""
+    CLASSIFY_IMAGE = "classify_image"
+    """An image in, a label out."""
 
 
 class ModelSpec(Schema):
@@ -276,15 +290,6 @@ class DataSpec(Schema):
         if self.mixture and (self.train or self.test or self.task != TaskSpec()):
             raise ValueError("mixture stands in place of train, test and task; give one of them")
         return self
-
-
-class ObjectiveSpec(Schema):
-    """How inputs and labels are made from text."""
-
-    name: Literal["whole_word", "causal_lm"] | None = None
-    """None takes the entry's own objective."""
-    mask_ratio: Ratio = 0.15
-    """Share of tokens hidden by whole_word (Devlin et al. 2019)."""
 
 
 class FinetuneSpec(Schema):

@@ -20,6 +20,7 @@ class CausalLm:
     """Asks for the next token at every position."""
 
     name: ClassVar[str] = "causal_lm"
+    columns: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, special: SpecialIds) -> None:
         """Keep the special ids."""

@@ -63,6 +63,13 @@ class Samples:
     """Numbers of the samples in the shards: with the pass, the key of their randomness."""
     passes_B: Ints
     """The pass over the data of each sample; another pass hides other words."""
+    sentences_N: Bits | None = None
+    """Sentence-start bits; there if the objective asks for column `sentences`."""
+    gaps_N: Bits | None = None
+    """True on the tokens of gap sentences (Pegasus); column `gaps`."""
+    knowledge_N: NDArray[np.uint8] | None = None
+    """How much a token's word means, 0 (nothing) to 255, the same for all tokens of a word;
+    column `knowledge`."""
 
     @property
     def rows_N(self) -> Ints:
@@ -88,6 +95,26 @@ class Inputs:
     """Where to predict: indices into N, ascending."""
     target_ids_P: Ints
     """What is right there."""
+    token_type_ids_N: Ints | None = None
+    """Token types, of objectives that have them."""
+    position_ids_N: Ints | None = None
+    """Positions, where they are not 0, 1, 2 … in each document."""
+    decoder_ids_M: Ints | None = None
+    """Inputs of the decoder end to end, of encoder-decoders; targets then point into it."""
+    decoder_lengths_B: Ints | None = None
+    """Decoder tokens of each document; their sum is M."""
+    sentence_labels_B: Ints | None = None
+    """A label of each document, of sentence-order objectives."""
+    ngram_ids_G: Ints | None = None
+    """N-grams (ZEN) of all documents end to end, ids of the lexicon."""
+    ngram_starts_G: Ints | None = None
+    """First token of each: an index into N."""
+    ngram_lengths_G: Ints | None = None
+    """Tokens of each."""
+    ngram_counts_B: Ints | None = None
+    """N-grams of each document; their sum is G."""
+    num_extra_targets: int = 0
+    """Targets beside the tokens, in tokens: what `sentence_labels_B` count as."""
 
     @property
     def num_tokens(self) -> int:
@@ -96,8 +123,28 @@ class Inputs:
 
     @property
     def num_targets(self) -> int:
-        """Predicted positions."""
-        return int(self.target_ids_P.size)
+        """Predicted positions, and what other targets count as."""
+        return int(self.target_ids_P.size) + self.num_extra_targets
+
+    @property
+    def arguments(self) -> dict[str, Ints]:
+        """What the loss module takes, by the names of its arguments."""
+        found = {
+            "input_ids": self.input_ids_N,
+            "lengths": self.lengths_B,
+            "target_positions": self.target_positions_P,
+            "target_ids": self.target_ids_P,
+            "token_type_ids": self.token_type_ids_N,
+            "position_ids": self.position_ids_N,
+            "decoder_ids": self.decoder_ids_M,
+            "decoder_lengths": self.decoder_lengths_B,
+            "sentence_labels": self.sentence_labels_B,
+            "ngram_ids": self.ngram_ids_G,
+            "ngram_starts": self.ngram_starts_G,
+            "ngram_lengths": self.ngram_lengths_G,
+            "ngram_counts": self.ngram_counts_B,
+        }
+        return {name: values for name, values in found.items() if values is not None}
 
 
 class Objective(Protocol):
@@ -105,6 +152,8 @@ class Objective(Protocol):
 
     name: ClassVar[str]
     """Name in the run spec."""
+    columns: ClassVar[tuple[str, ...]]
+    """What it needs of shards beside ids and words: sentences, gaps, knowledge."""
 
     def build(self, samples: Samples, *, seed: int) -> Inputs:
         """Return the batch of these samples; the same arguments give the same batch."""

@@ -36,6 +36,7 @@ class WholeWord:
     """Hides whole words and asks for their tokens."""
 
     name: ClassVar[str] = "whole_word"
+    columns: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, special: SpecialIds, *, mask_ratio: float) -> None:
         """Keep the ids and the share of tokens to predict, in (0, 1).

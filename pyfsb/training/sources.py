@@ -55,12 +55,7 @@ class CorpusSource:
         """Return the batch of these samples, each in its pass; the same every time."""
         inputs = self._objective.build(self._read(sample_ids, passes), seed=self._seed)
         return Batch(
-            inputs={
-                "input_ids": torch.from_numpy(inputs.input_ids_N),
-                "lengths": torch.from_numpy(inputs.lengths_B),
-                "target_positions": torch.from_numpy(inputs.target_positions_P),
-                "target_ids": torch.from_numpy(inputs.target_ids_P),
-            },
+            inputs={name: torch.from_numpy(values) for name, values in inputs.arguments.items()},
             num_targets=inputs.num_targets,
             num_tokens=inputs.num_tokens,
         )
