@@ -86,8 +86,9 @@ class SpikeSpec(Schema):
     """What happens when a step's loss or gradients are not usable."""
 
     max_norm_ratio: PositiveFloat | None = 10.0
-    """A gradient norm above this many times the median of the steps before it is a spike: the
-    step is left out. None: only values that are not finite are."""
+    """A gradient norm above this many times the median of the steps before it, and above
+    optimizer.max_gradient_norm, is a spike: the step is left out. None: only values that are not
+    finite are."""
     num_reference_steps: PositiveInt = 64
     """Steps whose median norm a spike is measured against; none is seen before as many."""
     max_skipped_steps: PositiveInt = 4

@@ -50,14 +50,18 @@ class GuardState(Schema):
 class SpikeGuard:
     """Judges steps by what the steps before them were like."""
 
-    def __init__(self, spec: SpikeSpec, state: GuardState | None = None) -> None:
+    def __init__(
+        self, spec: SpikeSpec, state: GuardState | None = None, *, clip_norm: float = 0.0
+    ) -> None:
         """Stand at a state.
 
         Args:
             spec: Limits.
             state: From `state`; None has seen nothing.
+            clip_norm: Norm that gradients are clipped to: no step below it is a spike.
         """
         self._spec = spec
+        self._clip_norm = clip_norm
         state = state or GuardState()
         self._norms = deque(state.norms, maxlen=spec.num_reference_steps)
         self._num_skipped = state.num_skipped
@@ -78,12 +82,14 @@ class SpikeGuard:
     def limit(self) -> float:
         """The highest norm that is accepted; infinite before enough steps were seen.
 
-        Source: our choice: the median moves with training and no spike moves the median.
+        Source: our choice: the median moves with training and no spike moves the median. What
+        clipping leaves as it is does no harm, however calm the steps before it were: a fine-tuning
+        that knows its rows by heart has medians near zero.
         """
         ratio = self._spec.max_norm_ratio
         if ratio is None or len(self._norms) < self._spec.num_reference_steps:
             return math.inf
-        return ratio * statistics.median(self._norms)
+        return max(ratio * statistics.median(self._norms), self._clip_norm)
 
     def accepts(self, loss: float, norm: float) -> bool:
         """Say whether a step may change the weights; changes nothing."""

@@ -85,7 +85,7 @@ class Steering:
         self._group = group
         self._company = company
         self._timer = timer
-        self._guard = SpikeGuard(settings.spikes)
+        self._guard = self._guard_at(GuardState())
         self.best = BestSoFar()
         """The best measurement so far."""
 
@@ -117,16 +117,18 @@ class Steering:
             return verdict
         if update.is_overflow and verdict is Verdict.SKIP:
             scale = self._engine.loss_scale_state().get("cur_scale")
-            _log.info(
-                "%s: step %d: gradients beyond fp16, not used; loss scale now %s",
-                self._settings.title, state.step, scale,
-            )  # fmt: skip
+            self._say(
+                logging.INFO,
+                "step %d: gradients beyond fp16, not used; loss scale now %s",
+                state.step,
+                scale,
+            )
             return verdict
         text = (
             f"step {state.step} is left out: loss {loss:.6g}, gradient norm "
             f"{update.gradient_norm:.6g} (limit {limit:.6g}); {describe_samples(plan)}"
         )
-        _log.warning("%s: %s", self._settings.title, text)
+        self._say(logging.WARNING, "%s", text)
         if verdict is Verdict.FAIL:
             raise DataError(
                 f"{text}; {self._settings.spikes.max_rewinds} returns to a saved state did not "
@@ -154,10 +156,11 @@ class Steering:
                 f"to: {exc}; lower optimizer.learning_rate, or look at these samples"
             ) from None
         num_lost = state.num_samples - saved.num_samples
-        _log.warning(
-            "%s: back from step %d to the state of step %d; on after sample %d of epoch %d, %d "
-            "samples are left out",
-            self._settings.title, state.step, saved.step, state.offset, state.epoch, num_lost,
+        self._say(
+            logging.WARNING,
+            "back from step %d to the state of step %d; on after sample %d of epoch %d, %d samples "
+            "are left out",
+            state.step, saved.step, state.offset, state.epoch, num_lost,
         )  # fmt: skip
         guard = self._guard
         self.recall(saved)
@@ -176,9 +179,10 @@ class Steering:
             value = company.validation.measure(self._engine, self._group)
         self.best = self.best.after(value, state.step)
         is_best = self.best.step == state.step
-        _log.info(
-            "%s: step %d: validation loss %.6g, best %s of step %d",
-            self._settings.title, state.step, value, self.best.loss, self.best.step,
+        self._say(
+            logging.INFO,
+            "step %d: validation loss %.6g, best %.6g of step %d",
+            state.step, value, self.best.loss, self.best.step,
         )  # fmt: skip
         if is_best and self._settings.patience and company.best:
             with self._timer.part("checkpoint"):
@@ -214,12 +218,19 @@ class Steering:
     def recall(self, state: TrainState) -> None:
         """Stand where a saved state stood."""
         guard = state.guard
-        self._guard = SpikeGuard(
-            self._settings.spikes, GuardState.model_validate(guard.get("spikes", {}))
-        )
+        self._guard = self._guard_at(GuardState.model_validate(guard.get("spikes", {})))
         self.best = BestSoFar.model_validate(guard.get("validation", {}))
         if guard.get("loss_scale"):
             self._engine.set_loss_scale_state(guard["loss_scale"])
+
+    def _guard_at(self, state: GuardState) -> SpikeGuard:
+        settings = self._settings
+        return SpikeGuard(settings.spikes, state, clip_norm=settings.optimizer.max_gradient_norm)
+
+    def _say(self, level: int, text: str, *values: object) -> None:
+        """Log a line, on the first process only: all of them come to the same verdicts."""
+        if self._group.is_first:
+            _log.log(level, f"%s: {text}", self._settings.title, *values)
 
 
 def check_feeds(planner: StepPlanner, num_processes: int, state: TrainState) -> None:

@@ -31,6 +31,15 @@ def test_a_norm_far_above_the_median_is_left_out_and_moves_nothing() -> None:
     assert guard.state.num_skipped == 0
 
 
+def test_a_norm_that_clipping_leaves_alone_is_no_spike_after_calm_steps() -> None:
+    guard = SpikeGuard(SPEC, clip_norm=1.0)
+    for _ in range(4):
+        assert guard.note(0.01, 0.02) is Verdict.ACCEPT
+    assert guard.limit == 1.0
+    assert guard.note(0.3, 0.82) is Verdict.ACCEPT
+    assert guard.note(0.3, 1.1) is Verdict.SKIP
+
+
 def test_before_enough_steps_only_what_is_no_number_is_left_out() -> None:
     guard = SpikeGuard(SPEC)
     assert guard.note(1.0, 1.0) is Verdict.ACCEPT
