@@ -22,7 +22,8 @@ from pyfsb.evaluation.protocol import Task
 from pyfsb.evaluation.rows import SetRows
 from pyfsb.evaluation.sources import RowSource
 from pyfsb.inference.tag import bio_labels
-from pyfsb.models.loading import check_fits, load_model, load_tokenizer, max_positions
+from pyfsb.models.building import max_positions
+from pyfsb.models.loading import check_fits, load_model, load_tokenizer
 from pyfsb.processes import StopRequest
 from pyfsb.records import Parent
 from pyfsb.schema import Json, digest

@@ -17,14 +17,8 @@ from pyfsb.inference.generate import Generator
 from pyfsb.inference.pair import PairClassifier
 from pyfsb.inference.protocol import Predictor
 from pyfsb.inference.tag import Tagger
-from pyfsb.models.loading import (
-    check_fits,
-    find_weights,
-    load_config,
-    load_model,
-    load_tokenizer,
-    max_positions,
-)
+from pyfsb.models.building import max_positions
+from pyfsb.models.loading import check_fits, find_weights, load_config, load_model, load_tokenizer
 from pyfsb.records import MODEL_FOLDER, CheckpointRecord
 
 NGRAM_ARCHITECTURE: Final = "ngram"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Build a model of a registry entry, or load one from a Hugging Face folder (safetensors only).
+"""Load a model from a Hugging Face folder (safetensors only), wherever the folder is.
 
 Called by training, evaluation and inference. Never opens a pickle and never runs code from a
 checkpoint.
@@ -10,20 +10,16 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForMaskedLM,
-    AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
@@ -35,79 +31,16 @@ from pyfsb import records, storage
 from pyfsb.config import Family
 from pyfsb.errors import (
     CheckpointError,
-    ConfigError,
     UnknownNameError,
-    did_you_mean,
-    nearest_names,
 )
+from pyfsb.models.building import find_class, set_labels
 from pyfsb.models.hub import HubUri, Snapshot, bring, find_gap, is_hub_uri, parse_hub_uri
 from pyfsb.records import MODEL_FOLDER, WEIGHTS_KIND, CheckpointRecord, Parent
-from pyfsb.registry import ModelEntry, find_entry
+from pyfsb.registry import find_entry
 from pyfsb.storage.workspace import Workspace, localise
-
-CLASSES: Final = {
-    Family.FILL_MASK: AutoModelForMaskedLM,
-    Family.GENERATE: AutoModelForCausalLM,
-    Family.CLASSIFY: AutoModelForSequenceClassification,
-    Family.PAIR: AutoModelForSequenceClassification,
-    Family.TAG: AutoModelForTokenClassification,
-}
-_POSITIONS: Final = ("max_position_embeddings", "n_positions")
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
-
-
-def build_config(
-    entry: ModelEntry,
-    overrides: Mapping[str, bool | int | float | str],
-    *,
-    vocabulary: Sequence[str],
-) -> PreTrainedConfig:
-    """Return the config of an entry with a spec's overrides and a vocabulary's ids.
-
-    Raises:
-        ConfigError: An override names no field of this architecture, breaks it, or gives fewer
-            embeddings than the vocabulary has pieces.
-    """
-    # Some architectures read fields that their config class does not declare.
-    known = {**AutoConfig.for_model(entry.architecture).to_dict(), **entry.config}
-    for key in overrides:
-        if key not in known:
-            near = did_you_mean(nearest_names(key, known))
-            raise ConfigError(f"model.config.{key}: {entry.architecture} has no such field{near}")
-    num_pieces = len(vocabulary)
-    asked = overrides.get("vocab_size")
-    if isinstance(asked, int) and asked < num_pieces:
-        raise ConfigError(
-            f"model.config.vocab_size = {asked}: the vocabulary has {num_pieces} pieces; leave the "
-            "override out, or use a vocabulary that fits"
-        )
-    ids = {
-        "pad_token_id": vocabulary.index("[PAD]"),
-        "bos_token_id": vocabulary.index("[CLS]"),
-        "eos_token_id": vocabulary.index("[SEP]"),
-    }
-    values = {**entry.config, "vocab_size": num_pieces, **overrides, **ids}
-    return AutoConfig.for_model(entry.architecture, **values)
-
-
-def build_model(
-    config: PreTrainedConfig, family: Family, *, seed: int, labels: Sequence[str] = ()
-) -> PreTrainedModel:
-    """Return a model with random weights that depend on the seed only.
-
-    Raises:
-        ConfigError: The config breaks the architecture, such as heads that do not divide the width.
-    """
-    if labels:
-        _set_labels(config, labels)
-    torch.manual_seed(seed)
-    try:
-        model: PreTrainedModel = CLASSES[family].from_config(config)
-    except (ValueError, AssertionError, RuntimeError) as exc:
-        raise ConfigError(f"model.config does not fit {config.model_type}: {exc}") from None
-    return model
 
 
 def load_model(
@@ -127,10 +60,10 @@ def load_model(
     _check_folder(folder)
     config = load_config(folder)
     if labels is not None:
-        _set_labels(config, labels)
+        set_labels(config, labels)
     torch.manual_seed(seed)
     try:
-        model, report = CLASSES[family].from_pretrained(
+        model, report = find_class(config.model_type, family).from_pretrained(
             folder,
             config=config,
             use_safetensors=True,
@@ -206,11 +139,6 @@ def read_pieces(folder: Path) -> list[str]:
         if token not in vocabulary:
             raise CheckpointError(f"{folder}: the tokenizer has no {token}; WordPiece is needed")
     return sorted(vocabulary, key=lambda piece: vocabulary[piece])
-
-
-def max_positions(config: PreTrainedConfig) -> int:
-    """Return the longest input in tokens that a config allows."""
-    return int(next(getattr(config, name) for name in _POSITIONS if hasattr(config, name)))
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -328,9 +256,3 @@ def _check_folder(folder: Path) -> None:
         json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except ValueError as exc:
         raise CheckpointError(f"{folder}/config.json is not JSON: {exc}") from None
-
-
-def _set_labels(config: Any, labels: Sequence[str]) -> None:
-    config.num_labels = len(labels)
-    config.id2label = dict(enumerate(labels))
-    config.label2id = {label: number for number, label in enumerate(labels)}

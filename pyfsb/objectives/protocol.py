@@ -104,7 +104,9 @@ class Inputs:
     decoder_lengths_B: Ints | None = None
     """Decoder tokens of each document; their sum is M."""
     sentence_labels_B: Ints | None = None
-    """A label of each document, of sentence-order objectives."""
+    """A label of each document, of sentence-order objectives: 1 is swapped."""
+    sentence_weights_B: Ints | None = None
+    """How many predicted tokens each of these labels counts as; 0 where a document has no order."""
     ngram_ids_G: Ints | None = None
     """N-grams (ZEN) of all documents end to end, ids of the lexicon."""
     ngram_starts_G: Ints | None = None
@@ -113,8 +115,6 @@ class Inputs:
     """Tokens of each."""
     ngram_counts_B: Ints | None = None
     """N-grams of each document; their sum is G."""
-    num_extra_targets: int = 0
-    """Targets beside the tokens, in tokens: what `sentence_labels_B` count as."""
 
     @property
     def num_tokens(self) -> int:
@@ -123,8 +123,9 @@ class Inputs:
 
     @property
     def num_targets(self) -> int:
-        """Predicted positions, and what other targets count as."""
-        return int(self.target_ids_P.size) + self.num_extra_targets
+        """Predicted positions, and what the sentence labels count as."""
+        weights_B = self.sentence_weights_B
+        return int(self.target_ids_P.size) + (0 if weights_B is None else int(weights_B.sum()))
 
     @property
     def arguments(self) -> dict[str, Ints]:
@@ -139,6 +140,7 @@ class Inputs:
             "decoder_ids": self.decoder_ids_M,
             "decoder_lengths": self.decoder_lengths_B,
             "sentence_labels": self.sentence_labels_B,
+            "sentence_weights": self.sentence_weights_B,
             "ngram_ids": self.ngram_ids_G,
             "ngram_starts": self.ngram_starts_G,
             "ngram_lengths": self.ngram_lengths_G,

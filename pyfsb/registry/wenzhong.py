@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from pyfsb.config import Family, ObjectiveName
 from pyfsb.registry.entry import Claim, ConfigValues, ModelEntry
 from pyfsb.registry.taxonomy import Demand, Series, Task
 
@@ -23,11 +24,12 @@ ENTRIES = (
         series=Series.WENZHONG,
         demand=Demand.GENERAL,
         task=Task.NLG,
+        family=Family.GENERATE,
         architecture="gpt2",
         config={**_GPT2, "vocab_size": 50257, "n_embd": 768, "n_layer": 12, "n_head": 12},
         num_parameters=110_000_000,
         max_tokens=1024,
-        objective="causal_lm",
+        objective=ObjectiveName.CAUSAL_LM,
         tokenizer="byte_bpe",
         hub_id="IDEA-CCNL/Wenzhong-GPT2-110M",
         known_issues=("English byte-BPE merges: two to three ids a hanzi (FS#89, FS#149).",),
@@ -38,11 +40,12 @@ ENTRIES = (
         series=Series.WENZHONG,
         demand=Demand.GENERAL,
         task=Task.NLG,
+        family=Family.GENERATE,
         architecture="gpt2",
         config={**_GPT2, "n_embd": 3072, "n_layer": 30, "n_head": 32},
         num_parameters=3_500_000_000,
         max_tokens=1024,
-        objective="causal_lm",
+        objective=ObjectiveName.CAUSAL_LM,
         tokenizer="byte_bpe",
         hub_id="IDEA-CCNL/Wenzhong-GPT2-3.5B",
         aliases=("Wenzhong-3.5B", "闻仲-3.5B"),

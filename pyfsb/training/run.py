@@ -20,14 +20,12 @@ from pyfsb.config import Family, RunSpec, Stage, load_spec, pin_checkpoint, stag
 from pyfsb.data.shards import check_vocabulary
 from pyfsb.data.vocabulary import vocabulary_digest
 from pyfsb.errors import EXIT_OK, EXIT_TERMINATED, CheckpointError, ConfigError
+from pyfsb.models.building import build_config, build_model, max_positions
 from pyfsb.models.loading import (
-    build_config,
-    build_model,
     check_fits,
     load_config,
     load_model,
     load_tokenizer,
-    max_positions,
     open_weights,
     read_pieces,
 )

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from pyfsb.config import Family
 from pyfsb.data.vocabulary import SPECIAL_TOKENS, write_tokenizer
-from pyfsb.models.loading import build_config, build_model
+from pyfsb.models.building import build_config, build_model
 from pyfsb.registry import find_entry
 from tests.helpers.specs import TINY_CONFIGS
 

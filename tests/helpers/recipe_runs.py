@@ -85,7 +85,7 @@ def prepare(folder: Path) -> None:
     from pyfsb.config import Family, resolve_spec
     from pyfsb.data.prepare import prepare as prepare_data
     from pyfsb.data.vocabulary import write_tokenizer
-    from pyfsb.models.loading import build_config, build_model
+    from pyfsb.models.building import build_config, build_model
     from pyfsb.registry import all_entries
 
     spec = shrink(ROOT / "docs/recipes/erlangshen-bert-pretrain.yaml", folder)

@@ -10,16 +10,13 @@ from pyfsb import records, storage
 from pyfsb.config import Family
 from pyfsb.data.vocabulary import write_tokenizer
 from pyfsb.errors import CheckpointError, ConfigError, UnknownNameError
+from pyfsb.models.building import AUTO_CLASSES, build_config, build_model, max_positions
 from pyfsb.models.loading import (
-    CLASSES,
-    build_config,
-    build_model,
     check_fits,
     count_parameters,
     find_weights,
     load_model,
     load_tokenizer,
-    max_positions,
     open_weights,
     read_pieces,
 )
@@ -165,7 +162,7 @@ def test_the_full_size_is_that_of_the_name(entry: object) -> None:
     config = AutoConfig.for_model(entry.architecture, **entry.config)
     family = Family.GENERATE if entry.objective == "causal_lm" else Family.FILL_MASK
     with torch.device("meta"):
-        model = CLASSES[family].from_config(config)
+        model = AUTO_CLASSES[family].from_config(config)
     assert max_positions(config) == entry.max_tokens
     tolerance = 0.14 if entry.name == "Wenzhong-GPT2-110M" else 0.05
     assert count_parameters(model) == pytest.approx(entry.num_parameters, rel=tolerance)

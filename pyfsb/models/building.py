@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Build the config and the random model of a registry entry, with the head of a task family.
+
+Called by loading, training and the model check. Never reads a file.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    AutoModelForMaskedLM,
+    AutoModelForPreTraining,
+    AutoModelForQuestionAnswering,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+
+from pyfsb.config import Family
+from pyfsb.errors import ConfigError, did_you_mean, nearest_names
+from pyfsb.models.architectures import find_architecture
+from pyfsb.objectives import SpecialIds
+from pyfsb.registry import ModelEntry
+
+AUTO_CLASSES: Final[dict[Family, Any]] = {
+    Family.FILL_MASK: AutoModelForMaskedLM,
+    Family.GENERATE: AutoModelForCausalLM,
+    Family.REWRITE: AutoModelForSeq2SeqLM,
+    Family.CLASSIFY: AutoModelForSequenceClassification,
+    Family.PAIR: AutoModelForSequenceClassification,
+    Family.TAG: AutoModelForTokenClassification,
+    Family.CHOOSE: AutoModelForMaskedLM,
+    Family.ANSWER: AutoModelForQuestionAnswering,
+    Family.EMBED: AutoModel,
+    Family.IMAGE_TEXT: AutoModel,
+    Family.CLASSIFY_IMAGE: AutoModelForImageClassification,
+}
+"""The class with a family's head, of architectures that `transformers` has."""
+LABELLED: Final = (Family.CLASSIFY, Family.PAIR, Family.TAG, Family.CLASSIFY_IMAGE)
+"""Families whose head has one output a label."""
+_POSITIONS: Final = ("max_position_embeddings", "n_positions")
+_UNBOUNDED: Final = 1 << 20
+"""Positions of models whose only positions are relative, such as T5."""
+
+Overrides = Mapping[str, Any]
+
+
+def find_class(model_type: str, family: Family, *, has_order_head: bool = False) -> Any:
+    """Return the model class of an architecture for a family.
+
+    Args:
+        model_type: Of the config.
+        family: What it is for.
+        has_order_head: A masked language model that also judges the order of sentences.
+
+    Raises:
+        ConfigError: The architecture has no head for this family; names those that it has.
+    """
+    if has_order_head:
+        return AutoModelForPreTraining
+    own = find_architecture(model_type)
+    if own is None:
+        if family not in AUTO_CLASSES:
+            raise ConfigError(f"{model_type} has no head for family {family.value}")
+        return AUTO_CLASSES[family]
+    same_head = {Family.PAIR: Family.CLASSIFY, Family.CHOOSE: Family.FILL_MASK}
+    for wanted in (family, same_head.get(family, family)):
+        if wanted in own.classes:
+            return own.classes[wanted]
+    if family is Family.EMBED:
+        return own.base
+    known = ", ".join(sorted(known.value for known in own.classes))
+    raise ConfigError(f"{model_type} has no head for family {family.value}; it has {known}")
+
+
+def build_config(
+    entry: ModelEntry, overrides: Overrides, *, vocabulary: Sequence[str]
+) -> PreTrainedConfig:
+    """Return the config of an entry with a spec's overrides and a vocabulary's ids.
+
+    Args:
+        entry: The model.
+        overrides: Values in place of the entry's; those of a part as `text_config.hidden_size`.
+        vocabulary: Pieces, ids in order. Empty keeps the entry's size and ids.
+
+    Raises:
+        ConfigError: An override names no field of this architecture, breaks it, or gives fewer
+            embeddings than the vocabulary has pieces.
+    """
+    values = copy.deepcopy(dict(entry.config))
+    for key, value in overrides.items():
+        _override(entry, values, key, value)
+    if vocabulary:
+        _fit_vocabulary(entry, values, overrides, vocabulary)
+    try:
+        return AutoConfig.for_model(entry.architecture, **values)
+    except (ValueError, TypeError) as exc:
+        raise ConfigError(f"model.config does not fit {entry.architecture}: {exc}") from None
+
+
+def build_model(
+    config: PreTrainedConfig,
+    family: Family,
+    *,
+    seed: int,
+    labels: Sequence[str] = (),
+    has_order_head: bool = False,
+) -> PreTrainedModel:
+    """Return a model with random weights that depend on the seed only.
+
+    Raises:
+        ConfigError: The config breaks the architecture, such as heads that do not divide the width,
+            or the architecture has no head for the family.
+    """
+    if labels:
+        set_labels(config, labels)
+    own_or_auto = find_class(config.model_type, family, has_order_head=has_order_head)
+    build = getattr(own_or_auto, "from_config", None) or own_or_auto._from_config
+    torch.manual_seed(seed)
+    try:
+        model: PreTrainedModel = build(config)
+    except (ValueError, AssertionError, RuntimeError) as exc:
+        raise ConfigError(f"model.config does not fit {config.model_type}: {exc}") from None
+    return model
+
+
+def set_labels(config: Any, labels: Sequence[str]) -> None:
+    """Give a config the labels of a head."""
+    config.num_labels = len(labels)
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: number for number, label in enumerate(labels)}
+
+
+def max_positions(config: PreTrainedConfig) -> int:
+    """Return the longest input in tokens that a config allows."""
+    inner: Any = getattr(config, "text_config", config)
+    found = next((getattr(inner, name) for name in _POSITIONS if hasattr(inner, name)), None)
+    if not found:
+        return _UNBOUNDED
+    # RoBERTa's first positions are the padding's.
+    offset = int(inner.pad_token_id) + 1 if inner.model_type == "roberta" else 0
+    return int(found) - offset
+
+
+def _override(entry: ModelEntry, values: dict[str, Any], key: str, value: Any) -> None:
+    """Enter one override; `part.field` reaches into a part's own config."""
+    part, dot, field = key.partition(".")
+    target = values.setdefault(part, {}) if dot else values
+    # Some architectures read fields that their config class does not declare.
+    known = {**AutoConfig.for_model(entry.architecture).to_dict(), **entry.config}
+    if dot:
+        inner = known.get(part)
+        known = {f"{part}.{name}": None for name in inner} if isinstance(inner, dict) else known
+    if key not in known:
+        near = did_you_mean(nearest_names(key, known))
+        raise ConfigError(f"model.config.{key}: {entry.architecture} has no such field{near}")
+    target[field if dot else key] = value
+
+
+def _fit_vocabulary(
+    entry: ModelEntry, values: dict[str, Any], overrides: Overrides, vocabulary: Sequence[str]
+) -> None:
+    """Enter the size and the special ids of a vocabulary, where the architecture keeps them."""
+    target = values.setdefault("text_config", {}) if "text_config" in entry.config else values
+    prefix = "text_config." if target is not values else ""
+    num_pieces = len(vocabulary)
+    asked = overrides.get(f"{prefix}vocab_size")
+    if isinstance(asked, int) and asked < num_pieces:
+        raise ConfigError(
+            f"model.config.{prefix}vocab_size = {asked}: the vocabulary has {num_pieces} pieces; "
+            "leave the override out, or use a vocabulary that fits"
+        )
+    special = SpecialIds.of(vocabulary)
+    ids = {
+        "pad_token_id": special.pad,
+        "bos_token_id": special.cls,
+        "eos_token_id": special.sep,
+    }
+    if AutoConfig.for_model(entry.architecture).is_encoder_decoder:
+        start = decoder_start(entry.architecture, special)
+        ids["decoder_start_token_id"] = start
+        if entry.architecture in ("bart", "pegasus"):
+            ids["forced_eos_token_id"] = special.sep
+    target.update({key: value for key, value in ids.items() if value is not None})
+    target["vocab_size"] = asked if isinstance(asked, int) else num_pieces
+
+
+def decoder_start(architecture: str, special: SpecialIds) -> int:
+    """Return the token that a decoder begins with.
+
+    Source: T5 and Pegasus begin with padding, BART with the end token (Lewis et al. 2019),
+    MegatronT5 with its begin token.
+    """
+    if architecture == "bart":
+        return special.sep
+    return special.cls if architecture == "megatron-t5" else special.pad
