@@ -8,163 +8,68 @@ A folder holds `index.json` and, for each shard, little-endian arrays without he
     shard-00000.samples    uint64  first token of each sample, then the number of tokens
     shard-00000.documents  uint64  one past the last token of each document
 
-Samples lie end to end, never cross a document, and are numbered through all shards. The index
-names sizes and xxh3 of every file. Written by `prepare`, read by training and benchmarks.
+and of the columns that the index names:
+
+    shard-00000.sentences  packed bits: a sentence begins here
+    shard-00000.gaps       packed bits: this token is of a gap sentence (Pegasus)
+    shard-00000.knowledge  uint8: how much this token's word means, 1 to 255
+
+Samples lie end to end and are numbered through all shards; none crosses a document, but where
+documents are joined (`data.concatenate`). The index names sizes and xxh3 of every file. Written by
+`prepare`, read by training and benchmarks.
 
 Source: our choice; a raw array needs no decoding and gives exact resume at any sample.
 """
 
 from __future__ import annotations
 
-import json
 import mmap
 import os
 import resource
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import BinaryIO, Final, Protocol, Self
+from typing import Any, BinaryIO, Final, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pyfsb import storage
-from pyfsb.errors import CheckpointError, ConfigError, DataError
+from pyfsb.data.shard_index import (
+    FORMAT_VERSION,
+    INDEX_NAME,
+    NUM_SPECIAL_TOKENS,
+    Column,
+    ShardEntry,
+    ShardIndex,
+    check_vocabulary,
+    find_file,
+    read_index,
+)
+from pyfsb.data.shard_writer import ShardWriter
+from pyfsb.errors import DataError
 from pyfsb.records import FileEntry, hash_file
-from pyfsb.schema import Schema, parse
 
-NUM_SPECIAL_TOKENS: Final = 2
-"""[CLS] and [SEP] around every sample; they are added by the batches, not stored."""
-INDEX_NAME: Final = "index.json"
-FORMAT_VERSION: Final = 1
+__all__ = [
+    "FORMAT_VERSION",
+    "INDEX_NAME",
+    "NUM_SPECIAL_TOKENS",
+    "Column",
+    "ShardEntry",
+    "ShardFiles",
+    "ShardIndex",
+    "ShardWriter",
+    "Shards",
+    "check_vocabulary",
+    "find_file",
+    "read_index",
+]
+
 _FEW_SAMPLES: Final = 1024
 """Up to so many, lengths are read one by one: an array operation a shard would cost more."""
 _OTHER_FILES: Final = 512
 """Open files that are left to everything else."""
-
-
-class ShardEntry(Schema):
-    """One shard of the index."""
-
-    name: str
-    """Base name of its four files."""
-    num_tokens: int
-    """Tokens in it."""
-    num_documents: int
-    """Documents in it."""
-    num_samples: int
-    """Samples in it."""
-    files: tuple[FileEntry, ...]
-    """Its files with sizes and hashes."""
-
-
-class ShardIndex(Schema):
-    """The whole folder."""
-
-    format_version: int = FORMAT_VERSION
-    """Raised when the layout changes."""
-    token_type: str
-    """numpy name of the ids' type, little-endian."""
-    max_tokens: int
-    """Tokens of a sample at most, special tokens not counted."""
-    vocabulary_digest: str
-    """sha256 of the vocabulary the ids belong to."""
-    shards: tuple[ShardEntry, ...]
-    """The shards in order."""
-
-
-class ShardWriter:
-    """Writes documents into shards of about equal size."""
-
-    def __init__(
-        self, folder: Path, *, vocabulary_size: int, max_tokens: int, shard_tokens: int
-    ) -> None:
-        """Open an empty folder for writing.
-
-        Args:
-            folder: Local; made if needed.
-            vocabulary_size: Decides between uint16 and uint32.
-            max_tokens: Tokens of a sample at most, special tokens not counted.
-            shard_tokens: A shard ends with the document that reaches this size.
-        """
-        folder.mkdir(parents=True, exist_ok=True)
-        self._folder = folder
-        self._max_tokens = max_tokens
-        self._shard_tokens = shard_tokens
-        self._token_type = np.dtype("<u2" if vocabulary_size <= 1 << 16 else "<u4")
-        self._entries: list[ShardEntry] = []
-        self._clear()
-
-    def add(
-        self, ids: NDArray[np.integer], words: NDArray[np.bool_], sample_starts: Iterable[int]
-    ) -> None:
-        """Append one document.
-
-        Args:
-            ids: Token ids, shape [T]; T is at least 1.
-            words: Word bits, shape [T].
-            sample_starts: Where its samples begin, the first at 0.
-        """
-        self._ids.append(ids.astype(self._token_type))
-        self._words.append(words)
-        self._samples += [self._num_tokens + start for start in sample_starts]
-        self._num_tokens += ids.size
-        self._documents.append(self._num_tokens)
-        if self._num_tokens >= self._shard_tokens:
-            self._flush()
-
-    def close(self, vocabulary_digest: str) -> ShardIndex:
-        """Write what is left and the index; returns the index.
-
-        Raises:
-            DataError: No document was added.
-        """
-        self._flush()
-        if not self._entries:
-            raise DataError("the corpus is empty: no document is left after filtering")
-        index = ShardIndex(
-            token_type=self._token_type.name,
-            max_tokens=self._max_tokens,
-            vocabulary_digest=vocabulary_digest,
-            shards=tuple(self._entries),
-        )
-        text = json.dumps(index.to_json(), indent=2) + "\n"
-        storage.write_text(str(self._folder / INDEX_NAME), text)
-        return index
-
-    def _clear(self) -> None:
-        self._ids: list[NDArray[np.integer]] = []
-        self._words: list[NDArray[np.bool_]] = []
-        self._samples: list[int] = []
-        self._documents: list[int] = []
-        self._num_tokens = 0
-
-    def _flush(self) -> None:
-        if not self._num_tokens:
-            return
-        name = f"shard-{len(self._entries):05d}"
-        arrays = {
-            "tokens": np.concatenate(self._ids),
-            "words": np.packbits(np.concatenate(self._words)),
-            "samples": np.array([*self._samples, self._num_tokens], dtype="<u8"),
-            "documents": np.array(self._documents, dtype="<u8"),
-        }
-        files = []
-        for kind, array in arrays.items():
-            path = self._folder / f"{name}.{kind}"
-            storage.write_bytes(str(path), array.tobytes())
-            files.append(FileEntry(path=path.name, num_bytes=array.nbytes, xxh3=hash_file(path)))
-        entry = ShardEntry(
-            name=name,
-            num_tokens=self._num_tokens,
-            num_documents=len(self._documents),
-            num_samples=len(self._samples),
-            files=tuple(files),
-        )
-        self._entries.append(entry)
-        self._clear()
 
 
 class ShardFiles(Protocol):
@@ -190,14 +95,16 @@ class _FolderFiles:
 class Shards:
     """Random access to the samples of a shard folder; a file is mapped when it is first read."""
 
-    def __init__(self, index: ShardIndex, files: ShardFiles) -> None:
+    def __init__(self, index: ShardIndex, files: ShardFiles, *, uri: str = "the folder") -> None:
         """Keep the index; use `Shards.open` for a local folder.
 
         Args:
             index: Of the folder.
             files: Opens its files; threads may call it at the same time.
+            uri: The folder, for messages.
         """
         self.index = index
+        self._uri = uri
         self._files = files
         self._token_type = np.dtype(index.token_type).newbyteorder("<")
         self.shard_samples = np.array([s.num_samples for s in index.shards], dtype=np.int64)
@@ -205,7 +112,7 @@ class Shards:
         self._first_samples = np.concatenate(([0], np.cumsum(self.shard_samples)))
         self._lock = threading.Lock()
         self._maps: OrderedDict[tuple[str, int], NDArray[np.integer]] = OrderedDict()
-        self._max_maps = _allow_open_files(3 * len(index.shards))
+        self._max_maps = _allow_open_files((3 + len(index.columns)) * len(index.shards))
 
     @classmethod
     def open(cls, folder: Path, *, verify: bool = False) -> Self:
@@ -229,7 +136,7 @@ class Shards:
                     f"{'is missing' if size is None else 'differs from the index'} "
                     f"(expected {entry.num_bytes} bytes, xxh3 {entry.xxh3})"
                 )
-        return cls(index, _FolderFiles(folder))
+        return cls(index, _FolderFiles(folder), uri=str(folder))
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -300,12 +207,54 @@ class Shards:
             word_parts.append(words[start >> 3 : (stop + 7) >> 3])
             edges.append((start, stop))
         starts, stops = np.array(edges, dtype=np.int64).T
-        bits = np.unpackbits(np.concatenate(word_parts)).view(np.bool_)
-        # Of the bits of a sample's bytes, those before and after the sample go.
-        lengths, before, after = stops - starts, starts & 7, -stops & 7
-        is_own = np.tile(np.array([False, True, False]), sample_ids.size)
-        is_own = np.repeat(is_own, np.stack([before, lengths, after], axis=1).reshape(-1))
-        return np.concatenate(parts), bits[is_own], lengths
+        bits = _unpack(word_parts, starts, stops)
+        return np.concatenate(parts), bits, stops - starts
+
+    def read_columns(
+        self, sample_ids: NDArray[np.int64], columns: Sequence[str]
+    ) -> dict[str, NDArray[Any]]:
+        """Return columns of samples end to end: booleans, of `knowledge` uint8.
+
+        Raises:
+            DataError: The folder has no such column.
+            IndexError: There is no such sample.
+        """
+        self.require(columns)
+        shards, rows = self._places(sample_ids)
+        found: dict[str, NDArray[Any]] = {}
+        for column in columns:
+            is_packed = column != "knowledge"
+            opened = {
+                shard: (self._map(column, shard), self._map("samples", shard))
+                for shard in set(shards.tolist())
+            }
+            parts: list[NDArray[np.integer]] = [np.empty(0, dtype=np.uint8)]
+            edges: list[tuple[int, int]] = []
+            for shard, row in zip(shards.tolist(), rows.tolist(), strict=True):
+                values, bounds = opened[shard]
+                start, stop = bounds.item(row), bounds.item(row + 1)
+                edges.append((start, stop))
+                own = slice(start >> 3, (stop + 7) >> 3) if is_packed else slice(start, stop)
+                parts.append(values[own])
+            starts, stops = np.array(edges, dtype=np.int64).reshape(-1, 2).T
+            found[column] = _unpack(parts, starts, stops) if is_packed else np.concatenate(parts)
+        return found
+
+    def require(self, columns: Iterable[str]) -> None:
+        """Make sure that the folder holds columns.
+
+        Raises:
+            DataError: Names the folder, the column, and how to get it.
+        """
+        for column in columns:
+            if column in self.index.columns:
+                continue
+            advice = "" if column == "sentences" else f"with data.columns: [{column}] "
+            raise DataError(
+                f"{self._uri} holds no column {column!r} (it has: "
+                f"{', '.join(self.index.columns) or 'none'}), and the objective needs it; prepare "
+                f"the data again {advice}into a new output folder"
+            )
 
     def release(self, keep: Collection[int]) -> None:
         """Close the maps of all shards but some; a closed one is mapped anew when it is read."""
@@ -336,55 +285,21 @@ class Shards:
         return array
 
     def _open(self, kind: str, shard: int) -> NDArray[np.integer]:
-        types = {"tokens": self._token_type, "words": np.dtype("u1"), "samples": np.dtype("<i8")}
+        types = {"tokens": self._token_type, "samples": np.dtype("<i8")}
         with self._files.open(find_file(self.index.shards[shard], kind)) as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return np.frombuffer(mapped, dtype=types[kind])
+        return np.frombuffer(mapped, dtype=types.get(kind, np.dtype("u1")))
 
 
-def find_file(shard: ShardEntry, kind: str) -> FileEntry:
-    """Return the entry of a shard's tokens, words, samples or documents.
-
-    Raises:
-        DataError: The index names no such file.
-    """
-    name = f"{shard.name}.{kind}"
-    for entry in shard.files:
-        if entry.path == name:
-            return entry
-    raise DataError(f"the index of the shards names no file {name}; prepare the data again")
-
-
-def read_index(uri: str) -> ShardIndex:
-    """Return the index of a shard folder, local or on S3.
-
-    Raises:
-        DataError: There is none, or it is of another format.
-    """
-    path = storage.join(uri, INDEX_NAME)
-    try:
-        index = parse(ShardIndex, json.loads(storage.read_text(path)), source=path)
-    except (ValueError, ConfigError) as exc:
-        raise DataError(f"{path} is not an index of shards: {exc}") from None
-    if index.format_version != FORMAT_VERSION:
-        raise DataError(
-            f"{uri}: shard format {index.format_version}, this version reads "
-            f"{FORMAT_VERSION}; prepare the data again"
-        )
-    return index
-
-
-def check_vocabulary(index: ShardIndex, expected: str, *, owner: str) -> None:
-    """Refuse shards whose ids belong to another vocabulary.
-
-    Raises:
-        CheckpointError: Names both digests.
-    """
-    if index.vocabulary_digest != expected:
-        raise CheckpointError(
-            f"the shards were made with vocabulary {index.vocabulary_digest}, {owner} has "
-            f"{expected}; prepare the data with data.vocabulary.file set to that one's vocab.txt"
-        )
+def _unpack(
+    parts: list[NDArray[np.integer]], starts: NDArray[np.int64], stops: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Return the bits of samples of the bytes that hold them; those before and after go."""
+    bits = np.unpackbits(np.concatenate(parts)).view(np.bool_)
+    is_own = np.tile(np.array([False, True, False]), starts.size)
+    edges = np.stack([starts & 7, stops - starts, -stops & 7], axis=1)
+    own: NDArray[np.bool_] = bits[np.repeat(is_own, edges.reshape(-1))]
+    return own
 
 
 def _allow_open_files(num_files: int) -> int:

@@ -12,7 +12,7 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
@@ -27,7 +27,7 @@ from pyfsb.records import FileEntry
 from pyfsb.storage.workspace import cache_folder
 
 KINDS: Final = ("samples", "tokens", "words")
-"""The files of a shard that training reads."""
+"""The files of a shard that every training reads; columns come on top."""
 _NUM_THREADS: Final = 4
 _PAUSE_SECONDS: Final = 0.2
 _PATIENCE_SECONDS: Final = 600.0
@@ -79,27 +79,35 @@ class StreamedPart:
     """Its shard folder."""
     shards: Shards
     """Its samples."""
+    columns: tuple[str, ...] = ()
+    """The columns that training reads."""
 
     def files(self, shards: Collection[int] | NDArray[np.int64]) -> list[tuple[str, FileEntry]]:
         """Return the files of shards, in their order."""
         entries = [
             find_file(self.shards.index.shards[int(number)], kind)
             for number in shards
-            for kind in KINDS
+            for kind in (*KINDS, *self.columns)
         ]
         return [(storage.join(self.uri, entry.path), entry) for entry in entries]
 
 
-def open_part(uri: str, cache: ShardCache) -> StreamedPart:
+def open_part(uri: str, cache: ShardCache, *, columns: Iterable[str] = ()) -> StreamedPart:
     """Open a shard folder on S3; reads its index only.
 
+    Args:
+        uri: The folder.
+        cache: Where its files go.
+        columns: What will be read beside ids and words.
+
     Raises:
-        DataError: There is no index, or it is of another format.
+        DataError: There is no index, it is of another format, or a column is not there.
         StorageError: The store failed.
     """
-    shards = Shards(read_index(uri), StreamedFiles(uri, cache))
+    shards = Shards(read_index(uri), StreamedFiles(uri, cache), uri=uri)
+    shards.require(columns)
     cache.when_full(lambda: shards.release(()))
-    return StreamedPart(uri=uri, shards=shards)
+    return StreamedPart(uri=uri, shards=shards, columns=tuple(columns))
 
 
 def check_room(

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pyfsb.config import Family
 from pyfsb.inference.deadline import check_deadline
-from pyfsb.inference.encoding import encode_rows, group_by_length, pad_rows
+from pyfsb.inference.encoding import encode_rows, group_by_length, model_inputs, pad_rows
 from pyfsb.inference.protocol import Classification, TextInput, as_inputs
 
 
@@ -48,8 +48,8 @@ class Classifier:
         for group in group_by_length(rows):
             check_deadline()
             batch = pad_rows([rows[number] for number in group], pad_id=self._pad_id)
-            batch = {key: value.to(self._model.device) for key, value in batch.items()}
-            logits_BL = self._model(**batch).logits.float()
+            tensors = model_inputs(self._model, self._tokenizer, batch)
+            logits_BL = self._model(**tensors).logits.float()
             probabilities.update(zip(group, logits_BL.softmax(-1).cpu(), strict=True))
         return [
             decode_label(probabilities[number].tolist(), self._labels, row.is_truncated)

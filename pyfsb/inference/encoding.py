@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pyfsb.data.normalizing import normalise_text
 from pyfsb.inference.protocol import TextInput
@@ -35,6 +35,8 @@ class EncodedRow:
     """Characters of each token in the text that was tokenised; (0, 0) for special tokens."""
     is_truncated: bool
     """True: tokens were cut off."""
+    sequences: tuple[int | None, ...] = ()
+    """Which text each token is of, 0 or 1; None of special tokens."""
 
 
 def encode_rows(
@@ -43,6 +45,7 @@ def encode_rows(
     *,
     max_tokens: int,
     keeps_characters: bool = False,
+    cuts_second: bool = False,
 ) -> list[EncodedRow]:
     """Tokenise inputs.
 
@@ -52,6 +55,7 @@ def encode_rows(
         max_tokens: Longer rows are cut at the end, the longer text of a pair first.
         keeps_characters: True leaves the text as it is, so that offsets point into it; otherwise
             it is normalised as the corpus was.
+        cuts_second: True cuts the second text of pairs only.
     """
     clean = (lambda text: text) if keeps_characters else normalise_text
     texts = [clean(item.text) for item in inputs]
@@ -59,7 +63,7 @@ def encode_rows(
     encoded = tokenizer(
         texts,
         pairs if any(pairs) else None,
-        truncation="longest_first",
+        truncation="only_second" if cuts_second else "longest_first",
         max_length=max_tokens,
         return_offsets_mapping=True,
         return_token_type_ids=True,
@@ -72,6 +76,7 @@ def encode_rows(
             types=tuple(encoding.type_ids),
             offsets=tuple(encoding.offsets),
             is_truncated=bool(encoding.overflowing),
+            sequences=tuple(encoding.sequence_ids),
         )
         for encoding in encodings
     ]
@@ -95,6 +100,23 @@ def pad_rows(rows: Sequence[EncodedRow], *, pad_id: int) -> dict[str, Tensor]:
         "token_type_ids": types_BT,
     }
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def model_inputs(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Return what a model takes of a batch, on its device.
+
+    Args:
+        model: Those without types of tokens get none.
+        tokenizer: One with an n-gram lexicon adds the n-grams of the rows.
+        batch: From `pad_rows`.
+    """
+    inputs = dict(batch)
+    if not getattr(model.config, "type_vocab_size", 0):
+        inputs.pop("token_type_ids", None)
+    del tokenizer
+    return {name: tensor.to(model.device) for name, tensor in inputs.items()}
 
 
 def group_by_length(

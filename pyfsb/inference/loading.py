@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,43 +11,57 @@ import torch
 
 from pyfsb import records, versions
 from pyfsb.config import Family
-from pyfsb.errors import CheckpointError
-from pyfsb.inference.classify import Classifier
-from pyfsb.inference.fill_mask import MaskFiller
-from pyfsb.inference.generate import Generator
-from pyfsb.inference.pair import PairClassifier
+from pyfsb.errors import CheckpointError, UnknownNameError
 from pyfsb.inference.protocol import Predictor
-from pyfsb.inference.tag import Tagger
 from pyfsb.models.building import max_positions
+from pyfsb.models.hub import is_hub_uri, parse_hub_uri
 from pyfsb.models.loading import check_fits, find_weights, load_config, load_model, load_tokenizer
 from pyfsb.records import MODEL_FOLDER, CheckpointRecord
+from pyfsb.registry import find_entry
 
 NGRAM_ARCHITECTURE: Final = "ngram"
 """`architecture` in the records of character n-gram models."""
-_PREDICTORS: Final[dict[Family, Any]] = {
-    Family.CLASSIFY: Classifier,
-    Family.PAIR: PairClassifier,
-    Family.TAG: Tagger,
-    Family.FILL_MASK: MaskFiller,
-    Family.GENERATE: Generator,
+_PREDICTORS: Final = {
+    Family.CLASSIFY: "classify:Classifier",
+    Family.PAIR: "pair:PairClassifier",
+    Family.TAG: "tag:Tagger",
+    Family.FILL_MASK: "fill_mask:MaskFiller",
+    Family.GENERATE: "generate:Generator",
+    Family.REWRITE: "rewrite:Rewriter",
+    Family.CHOOSE: "choose:Chooser",
+    Family.EXTRACT: "extract:Extractor",
+    Family.ANSWER: "answer:Answerer",
+    Family.EMBED: "embed:Embedder",
+    Family.IMAGE_TEXT: "image_text:ImageTextMatcher",
+    Family.CLASSIFY_IMAGE: "classify_image:ImageClassifier",
 }
+"""Module and class of each family's predictor; a module is imported when it is needed."""
 _HEADS: Final = {
     "ForSequenceClassification": Family.CLASSIFY,
     "ForTokenClassification": Family.TAG,
+    "ForQuestionAnswering": Family.ANSWER,
+    "ForImageClassification": Family.CLASSIFY_IMAGE,
+    "ForConditionalGeneration": Family.REWRITE,
+    "ForExtraction": Family.EXTRACT,
     "LMHeadModel": Family.GENERATE,
     "ForCausalLM": Family.GENERATE,
     "ForMaskedLM": Family.FILL_MASK,
     "ForPreTraining": Family.FILL_MASK,
+    "CLIPModel": Family.IMAGE_TEXT,
+    "ClipModel": Family.IMAGE_TEXT,
+    "Model": Family.EMBED,
 }
 """Family of a Hugging Face folder without a record, by the end of its architecture's name."""
 
 
-def load_predictor(name_or_uri: str) -> Predictor:
+def load_predictor(name_or_uri: str, *, family: Family | None = None) -> Predictor:
     """Load a model for prediction.
 
     Args:
         name_or_uri: A checkpoint folder or s3:// prefix with a record, a Hugging Face folder, or
             a registered name, or `name@alias` of the model store.
+        family: What to ask it for. None takes what it was trained for: what the record says, else
+            the registry's word on a registered name, else the head that the folder holds.
 
     Raises:
         CheckpointError: Files are missing, changed or of a kind that is not opened.
@@ -56,7 +71,7 @@ def load_predictor(name_or_uri: str) -> Predictor:
     folder = find_weights(name_or_uri)
     record = records.find_record(str(folder))
     if record is None:
-        return _load_bare(folder, name_or_uri)
+        return _load_bare(folder, name_or_uri, family or _registered_family(name_or_uri))
     if not isinstance(record, CheckpointRecord):
         raise CheckpointError(
             f"{name_or_uri} holds a {record.kind}; a model is a CheckpointRecord (the training "
@@ -67,30 +82,54 @@ def load_predictor(name_or_uri: str) -> Predictor:
         from pyfsb.inference.ngram import load_ngram  # costs scikit-learn
 
         return load_ngram(folder / MODEL_FOLDER, record)
-    family = Family(record.family)
     name = record.task or record.model
-    return _load_family(folder / MODEL_FOLDER, family, name=name, max_tokens=record.max_tokens)
+    return load_folder(
+        folder / MODEL_FOLDER,
+        family or Family(record.family),
+        name=name,
+        max_tokens=record.max_tokens,
+    )
 
 
-def _load_bare(folder: Path, name: str) -> Predictor:
+def _registered_family(name: str) -> Family | None:
+    """Return the family of a registered model, by its name or its repository's."""
+    uri = parse_hub_uri(name).name if is_hub_uri(name) else name
+    try:
+        return Family(find_entry(uri).family)
+    except UnknownNameError:
+        return None
+
+
+def _load_bare(folder: Path, name: str, family: Family | None) -> Predictor:
     if not (folder / "config.json").is_file():
         raise CheckpointError(
             f"{name}: neither a record.json nor a config.json in {folder}; expected a finished "
             "checkpoint or a Hugging Face folder"
         )
     config = load_config(folder)
+    if family:
+        return load_folder(folder, family, name=name, max_tokens=max_positions(config))
     architecture = (config.architectures or [""])[0]
     for ending, family in _HEADS.items():
         if architecture.endswith(ending):
-            return _load_family(folder, family, name=name, max_tokens=max_positions(config))
+            return load_folder(folder, family, name=name, max_tokens=max_positions(config))
     raise CheckpointError(f"{folder}: architecture {architecture!r} has no task family here")
 
 
-def _load_family(folder: Path, family: Family, *, name: str, max_tokens: int) -> Predictor:
+def load_folder(folder: Path, family: Family, *, name: str, max_tokens: int) -> Predictor:
+    """Load a Hugging Face folder as a predictor of a family.
+
+    Raises:
+        CheckpointError: Files are missing or do not fit.
+        ConfigError: The architecture has no head for the family.
+    """
+    module, _, kind = _PREDICTORS[family].partition(":")
+    predictor_class: Any = getattr(importlib.import_module(f"pyfsb.inference.{module}"), kind)
     model = load_model(folder, family).to(_device())
-    tokenizer = load_tokenizer(folder)
-    check_fits(model, tokenizer, folder)
-    predictor: Predictor = _PREDICTORS[family](model, tokenizer, name=name, max_tokens=max_tokens)
+    tokenizer = load_tokenizer(folder) if family is not Family.CLASSIFY_IMAGE else None
+    if tokenizer is not None:
+        check_fits(model, tokenizer, folder)
+    predictor: Predictor = predictor_class(model, tokenizer, name=name, max_tokens=max_tokens)
     return predictor
 
 

@@ -88,7 +88,31 @@ class Generation(Schema):
     """True: the beginning of the prompt was cut to the model's length."""
 
 
-Prediction = Classification | Tagging | FilledMask | Generation
+class Embedding(Schema):
+    """A text as a vector."""
+
+    vector: tuple[float, ...]
+    """Of length 1; the cosine of two is their product."""
+    is_truncated: bool
+    """True: the end of the text was not looked at."""
+
+
+class Answer(Schema):
+    """A span of a text that answers a question."""
+
+    text: str
+    """The characters of the span."""
+    start: int
+    """First character in the text, counted from 0."""
+    end: int
+    """One past the last character."""
+    score: float
+    """Its probability among the spans of its window, in [0, 1]."""
+    is_truncated: bool
+    """Always False: long texts are read in windows."""
+
+
+Prediction = Classification | Tagging | FilledMask | Generation | Embedding | Answer
 
 
 class Predictor(Protocol):

@@ -15,7 +15,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pyfsb.config import Family
 from pyfsb.inference.deadline import check_deadline
-from pyfsb.inference.encoding import EncodedRow, encode_rows, group_by_length, pad_rows
+from pyfsb.inference.encoding import (
+    EncodedRow,
+    encode_rows,
+    group_by_length,
+    model_inputs,
+    pad_rows,
+)
 from pyfsb.inference.protocol import FoundEntity, Tagging, TextInput, as_inputs
 
 OUTSIDE = "O"
@@ -55,8 +61,8 @@ class Tagger:
         for group in group_by_length(rows):
             check_deadline()
             batch = pad_rows([rows[number] for number in group], pad_id=pad_id)
-            batch = {key: value.to(self._model.device) for key, value in batch.items()}
-            best_BT = self._model(**batch).logits.argmax(-1).cpu().tolist()
+            tensors = model_inputs(self._model, self._tokenizer, batch)
+            best_BT = self._model(**tensors).logits.argmax(-1).cpu().tolist()
             for number, best_T in zip(group, best_BT, strict=True):
                 tags[number] = [self._labels[best] for best in best_T]
         return [

@@ -44,7 +44,12 @@ transformers_logging.disable_progress_bar()
 
 
 def load_model(
-    folder: Path, family: Family, *, seed: int = 0, labels: Sequence[str] | None = None
+    folder: Path,
+    family: Family,
+    *,
+    seed: int = 0,
+    labels: Sequence[str] | None = None,
+    has_order_head: bool = False,
 ) -> PreTrainedModel:
     """Load weights from a Hugging Face folder.
 
@@ -53,6 +58,7 @@ def load_model(
         family: Which head; one that the folder lacks starts from random weights.
         seed: Of such a new head.
         labels: Labels of a new classification or tagging head; None keeps those of the folder.
+        has_order_head: With the head that judges the order of sentences.
 
     Raises:
         CheckpointError: A file is missing or broken, or weights other than a head do not fit.
@@ -63,7 +69,8 @@ def load_model(
         set_labels(config, labels)
     torch.manual_seed(seed)
     try:
-        model, report = find_class(config.model_type, family).from_pretrained(
+        found = find_class(config.model_type, family, has_order_head=has_order_head)
+        model, report = found.from_pretrained(
             folder,
             config=config,
             use_safetensors=True,

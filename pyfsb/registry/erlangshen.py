@@ -162,7 +162,9 @@ def _finetuned(
             "scores": scores(values, CARD),
             "known_issues": (_MEGATRON_ISSUE,)
             if is_megatron
-            else ("Named RoBERTa, is a BERT trained on whole words, without RoBERTa's pieces.",),
+            else (
+                "Named RoBERTa, but is a BERT: it loads with the Bert classes and tokenizer only.",
+            ),
             "our_choices": ("objective: what further pretraining of the backbone would use",),
             "source": "published config.json" if is_megatron else f"BERT as {parents[size]}",
             **changes,

@@ -135,7 +135,7 @@ def build_tokenizer(model: SentencePieceModel, *, specials: Iterable[str] = ()) 
     steps = [normalizers.Precompiled(model.charsmap)] if model.charsmap else []
     if model.removes_extra_spaces:
         steps += [
-            normalizers.Replace(Regex("^ +| +$"), ""),
+            normalizers.Replace(Regex(r"\A +| +\z"), ""),
             normalizers.Replace(Regex(" {2,}"), " "),
         ]
     tokenizer.normalizer = normalizers.Sequence(steps)

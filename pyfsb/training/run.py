@@ -7,53 +7,28 @@ Unpacks the spec, puts the pieces together, trains, exports. `python -m pyfsb.tr
 from __future__ import annotations
 
 import argparse
-import logging
+import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-
-from transformers import PreTrainedModel
 
 from pyfsb import records, storage
 from pyfsb.config import Family, RunSpec, Stage, load_spec, pin_checkpoint, stage_hash
 from pyfsb.data.shards import check_vocabulary
 from pyfsb.data.vocabulary import vocabulary_digest
-from pyfsb.errors import EXIT_OK, EXIT_TERMINATED, CheckpointError, ConfigError
-from pyfsb.models.building import build_config, build_model, max_positions
-from pyfsb.models.loading import (
-    check_fits,
-    load_config,
-    load_model,
-    load_tokenizer,
-    open_weights,
-    read_pieces,
-)
-from pyfsb.objectives import SpecialIds, make_objective
+from pyfsb.errors import EXIT_OK, EXIT_TERMINATED
+from pyfsb.models.building import max_positions
 from pyfsb.processes import StopRequest
-from pyfsb.records import CORPUS_FOLDER, Parent
-from pyfsb.registry import ModelEntry, find_entry
+from pyfsb.records import CORPUS_FOLDER
 from pyfsb.storage.workspace import Workspace
 from pyfsb.training.batching import StepPlanner
-from pyfsb.training.building import build_first, count_parameters
 from pyfsb.training.distributed import ProcessGroup, join_group, leave_group
 from pyfsb.training.launcher import run_rank
 from pyfsb.training.session import Session, publish_checkpoint, train_to_end
 from pyfsb.training.sources import Corpus, CorpusPlace, open_corpus
+from pyfsb.training.starting import Plan, Start, build_objective, build_start, plan_training
 
 _OWN_CORPUS = "corpus"
-_TOKENIZER_FOLDER = "tokenizer"
-_log = logging.getLogger("pyfsb.training")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Start:
-    """The model a pretraining begins with."""
-
-    model: PreTrainedModel
-    pieces: list[str]
-    tokenizer_folder: Path
-    parents: tuple[Parent, ...]
 
 
 def pretrain(spec: RunSpec, group: ProcessGroup, stop: StopRequest) -> int:
@@ -67,30 +42,55 @@ def pretrain(spec: RunSpec, group: ProcessGroup, stop: StopRequest) -> int:
         DataError: The shards or the loss are not usable.
         CheckpointError: First weights or saved state are not usable.
     """
-    workspace = Workspace(spec.output_of(Stage.TRAINING))
-    if records.find_record(workspace.uri):
+    if records.find_record(spec.output_of(Stage.TRAINING)):
         return EXIT_OK
-    entry = find_entry(spec.model.name)
-    objective = spec.objective.name or entry.objective
-    family = Family.GENERATE if objective == "causal_lm" else Family.FILL_MASK
+    with open_pretraining(spec, group) as pretraining:
+        return EXIT_OK if pretraining.run(stop) else EXIT_TERMINATED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pretraining:
+    """A training stage, ready to run."""
+
+    spec: RunSpec
+    plan: Plan
+    session: Session
+    group: ProcessGroup
+
+    def run(self, stop: StopRequest) -> bool:
+        """Train to the end and publish; returns False when a stop request ended it before."""
+        trained = train_to_end(self.session, self.group, stop)
+        if trained is None:
+            return False
+        if self.group.is_first:
+            publish_checkpoint(
+                self.session, trained, run=self.spec.name, model=self.plan.entry.name,
+                objective=self.plan.name.value,
+                max_tokens=max_positions(self.session.model.config),
+            )  # fmt: skip
+        self.group.barrier()
+        return True
+
+
+@contextlib.contextmanager
+def open_pretraining(spec: RunSpec, group: ProcessGroup) -> Iterator[Pretraining]:
+    """Put a spec's model, data and objective together; the block's end closes the data.
+
+    Raises:
+        ConfigError: They do not fit each other.
+        DataError: The shards are not usable.
+        CheckpointError: First weights are not usable.
+    """
+    workspace = Workspace(spec.output_of(Stage.TRAINING))
+    plan = plan_training(spec)
     places = _find_corpora(spec)
-    start = _build_start(spec, entry, family, places, workspace.uri, group)
-    corpus = _open_corpus(spec, objective, places, start)
+    start = build_start(spec, plan, places[0].uri, workspace.uri, group)
+    corpus = _open_corpus(spec, plan, places, start)
     try:
-        session = _build_session(spec, family, corpus, places, start, workspace)
-        trained = train_to_end(session, group, stop)
+        session = _build_session(spec, plan.family, corpus, places, start, workspace)
+        yield Pretraining(spec=spec, plan=plan, session=session, group=group)
     finally:
         corpus.close()
-    if trained is None:
-        return EXIT_TERMINATED
-    if group.is_first:
-        max_tokens = max_positions(session.model.config)
-        publish_checkpoint(
-            session, trained, run=spec.name, model=entry.name, objective=objective,
-            max_tokens=max_tokens,
-        )  # fmt: skip
-    group.barrier()
-    return EXIT_OK
 
 
 def _find_corpora(spec: RunSpec) -> tuple[CorpusPlace, ...]:
@@ -114,15 +114,11 @@ def _find_corpora(spec: RunSpec) -> tuple[CorpusPlace, ...]:
     return places
 
 
-def _open_corpus(
-    spec: RunSpec, objective_name: str, places: Sequence[CorpusPlace], start: _Start
-) -> Corpus:
+def _open_corpus(spec: RunSpec, plan: Plan, places: Sequence[CorpusPlace], start: Start) -> Corpus:
     """Open all shards and compare their vocabularies with the model's."""
     corpus = open_corpus(
         places,
-        make_objective(
-            objective_name, SpecialIds.of(start.pieces), mask_ratio=spec.objective.mask_ratio
-        ),
+        build_objective(plan, start),
         data=spec.data,
         seed=spec.seed,
         held_out_samples=spec.training.validation_samples,
@@ -138,7 +134,7 @@ def _build_session(
     family: Family,
     corpus: Corpus,
     places: Sequence[CorpusPlace],
-    start: _Start,
+    start: Start,
     workspace: Workspace,
 ) -> Session:
     """Say what is trained on what, and how."""
@@ -175,50 +171,6 @@ def _build_session(
         parents=(*linked, *start.parents),
         metrics_port=training.metrics_port,
     )
-
-
-def _build_start(
-    spec: RunSpec,
-    entry: ModelEntry,
-    family: Family,
-    places: Sequence[CorpusPlace],
-    uri: str,
-    group: ProcessGroup,
-) -> _Start:
-    """Build the first model: from a checkpoint, or random with the corpus' vocabulary."""
-    if spec.model.checkpoint is None:
-        tokenizer_folder = Workspace(places[0].uri).pull(_TOKENIZER_FOLDER) / _TOKENIZER_FOLDER
-        pieces = (tokenizer_folder / "vocab.txt").read_text(encoding="utf-8").split("\n")[:-1]
-        config = build_config(entry, spec.model.config, vocabulary=pieces)
-        model = build_first(
-            lambda: build_model(config, family, seed=spec.seed),
-            lambda: build_model(config, family, seed=spec.seed),
-            group, spec.parallelism,
-        )  # fmt: skip
-        parents: tuple[Parent, ...] = ()
-    else:
-        found = open_weights(spec.model.checkpoint)
-        tokenizer_folder = found.model_folder
-        parents = (found.link(base=uri, root=spec.output),)
-        pieces = read_pieces(tokenizer_folder)
-        model = build_first(
-            lambda: load_model(tokenizer_folder, family, seed=spec.seed),
-            lambda: build_model(load_config(tokenizer_folder), family, seed=spec.seed),
-            group, spec.parallelism,
-        )  # fmt: skip
-        check_fits(model, load_tokenizer(tokenizer_folder), tokenizer_folder)
-        if model.config.model_type != entry.architecture:
-            raise CheckpointError(
-                f"{spec.model.checkpoint} is a {model.config.model_type}, "
-                f"{entry.name} is a {entry.architecture}"
-            )
-    if spec.data.max_tokens > max_positions(model.config):
-        raise ConfigError(
-            f"data.max_tokens = {spec.data.max_tokens}: the model has "
-            f"{max_positions(model.config)} positions; lower it or raise model.config's"
-        )
-    _log.info("%s: %.2f M parameters", entry.name, count_parameters(model) / 1e6)
-    return _Start(model=model, pieces=pieces, tokenizer_folder=tokenizer_folder, parents=parents)
 
 
 def _num_steps(spec: RunSpec, corpus: Corpus) -> int:

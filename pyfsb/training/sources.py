@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,7 +45,12 @@ class CorpusSource:
             parts: Token shards of each part.
             objective: Makes inputs and targets.
             seed: Of the objective's random choices.
+
+        Raises:
+            DataError: A part lacks a column that the objective needs.
         """
+        for part in parts:
+            part.require(objective.columns)
         self._parts = tuple(parts)
         self._firsts = np.concatenate(([0], np.cumsum([len(part) for part in parts])))
         self._objective = objective
@@ -76,7 +82,19 @@ class CorpusSource:
             lengths_B=lengths,
             sample_ids_B=sample_ids,
             passes_B=passes,
+            **self._read_columns(sample_ids, parts),
         )
+
+    def _read_columns(self, sample_ids: Ints, parts: Ints) -> dict[str, NDArray[Any]]:
+        """Read what the objective asks for beside ids and words, samples grouped by part."""
+        names = self._objective.columns
+        if not names:
+            return {}
+        read = [
+            self._parts[part].read_columns(sample_ids[parts == part] - self._firsts[part], names)
+            for part in np.unique(parts).tolist()
+        ]
+        return {f"{name}_N": np.concatenate([own[name] for own in read]) for name in names}
 
 
 class CorpusLengths:

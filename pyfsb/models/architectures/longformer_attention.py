@@ -186,5 +186,5 @@ def _attend_blocks(
     attended = functional.scaled_dot_product_attention(
         cut(query_BATD, 0), keys, values, mask, dropout_p=dropout
     )
-    attended = attended.unflatten(0, (num_rows, num_blocks)).transpose(1, 2)
+    attended = torch.unflatten(attended, 0, (num_rows, num_blocks)).transpose(1, 2)
     return attended.reshape(num_rows, num_heads, -1, width)[:, :, :length]

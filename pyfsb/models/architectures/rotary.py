@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers.activations import ACT2FN
 
 from pyfsb.errors import ConfigError
@@ -95,6 +96,13 @@ class RotarySelfAttention(nn.Module):
     def active_dropout(self) -> float:
         """Share of attention weights dropped: 0 outside of training."""
         return self.dropout if self.training else 0.0
+
+
+def mean_loss(logits: Tensor, labels: Tensor | None) -> Tensor | None:
+    """Return the mean cross entropy, labels of -100 left out; None without labels."""
+    if labels is None:
+        return None
+    return functional.cross_entropy(logits.flatten(0, -2), labels.flatten())
 
 
 class Inner(nn.Module):

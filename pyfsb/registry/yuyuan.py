@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Yuyuan (余元): models of the medical domain, English ones. Data only."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pyfsb.config import Family, ObjectiveName
+from pyfsb.registry.entry import ConfigValues, ModelEntry, Score
+from pyfsb.registry.facts import CARD, claims
+from pyfsb.registry.taxonomy import Demand, Series, Task
+from pyfsb.registry.wenzhong import GPT2_3B, GPT2_3B_NOTE
+
+_BART: Final[ConfigValues] = {
+    "vocab_size": 50265,
+    "max_position_embeddings": 1024,
+    "activation_function": "gelu",
+    "dropout": 0.1,
+    "attention_dropout": 0.1,
+    "init_std": 0.02,
+}
+_BIOBART: Final = "arXiv:2204.03905"
+_MEDQA: Final = "100 unseen question and answer pairs"
+
+ENTRIES: Final = (
+    ModelEntry(
+        name="Yuyuan-Bart-139M", paper_number=44,
+        series=Series.YUYUAN, demand=Demand.SPECIAL, task=Task.DOMAIN, family=Family.REWRITE,
+        other_families=(Family.FILL_MASK,),
+        architecture="bart",
+        config={
+            **_BART, "d_model": 768, "encoder_layers": 6, "decoder_layers": 6,
+            "encoder_attention_heads": 12, "decoder_attention_heads": 12,
+            "encoder_ffn_dim": 3072, "decoder_ffn_dim": 3072,
+        },
+        num_parameters=139_000_000, max_tokens=1024,
+        objective=ObjectiveName.TEXT_INFILLING, tokenizer="byte_bpe", languages=("en",),
+        hub_id="IDEA-CCNL/Yuyuan-Bart-139M",
+        aliases=("BioBART-base",), parent="facebook/bart-base",
+        claims=claims(
+            ("corpus", "PubMed abstracts, 41 GB", CARD),
+            ("compute", "16 A100-40G for 100 hours", CARD),
+        ),
+        source="English BART-base's published config.json",
+    ),
+    ModelEntry(
+        name="Yuyuan-Bart-400M", paper_number=45,
+        series=Series.YUYUAN, demand=Demand.SPECIAL, task=Task.DOMAIN, family=Family.REWRITE,
+        other_families=(Family.FILL_MASK,),
+        architecture="bart",
+        config={
+            **_BART, "d_model": 1024, "encoder_layers": 12, "decoder_layers": 12,
+            "encoder_attention_heads": 16, "decoder_attention_heads": 16,
+            "encoder_ffn_dim": 4096, "decoder_ffn_dim": 4096,
+        },
+        num_parameters=400_000_000,
+        size_note="English BART-large has 406 M; the name rounds down.", max_tokens=1024,
+        objective=ObjectiveName.TEXT_INFILLING, tokenizer="byte_bpe", languages=("en",),
+        hub_id="IDEA-CCNL/Yuyuan-Bart-400M",
+        aliases=("BioBART-large",), parent="facebook/bart-large",
+        claims=claims(
+            ("corpus", "PubMed abstracts, 41 GB", CARD),
+            ("compute", "16 A100-40G for 168 hours", CARD),
+            ("size", "400 M in the title, 139 M in the text of the same card", CARD),
+        ),
+        source=f"English BART-large's published config.json; {_BIOBART}",
+    ),
+    ModelEntry(
+        name="Yuyuan-GPT2-3.5B", paper_number=46,
+        series=Series.YUYUAN, demand=Demand.SPECIAL, task=Task.DOMAIN, family=Family.GENERATE,
+        architecture="gpt2", config=GPT2_3B,
+        num_parameters=3_500_000_000, size_note=GPT2_3B_NOTE,
+        max_tokens=1024, objective=ObjectiveName.CAUSAL_LM, tokenizer="byte_bpe",
+        languages=("en", "zh"),
+        hub_id="IDEA-CCNL/Yuyuan-GPT2-3.5B", other_hub_ids=("IDEA-CCNL/Yuyuan-3.5B",),
+        legacy_names=("Yuyuan-3.5B", "余元-3.5B"), parent="Wenzhong-GPT2-3.5B",
+        claims=claims(
+            ("corpus", "50 GB of medical text, PubMed, mostly English", CARD),
+            ("compute", "32 A100 for 7 days", CARD),
+            ("quality", "nearly 90 % of medical statements judged right; the set is unnamed", CARD),
+        ),
+        known_issues=("Reads English first: Chinese takes two to three ids a hanzi.",),
+        source="published layers, heads, width and length",
+    ),
+    ModelEntry(
+        name="YuyuanQA-GPT2-3.5B", paper_number=47,
+        series=Series.YUYUAN, demand=Demand.SPECIAL, task=Task.DOMAIN, family=Family.GENERATE,
+        architecture="gpt2", config=GPT2_3B,
+        num_parameters=3_500_000_000, size_note=GPT2_3B_NOTE,
+        max_tokens=1024, objective=ObjectiveName.SFT, tokenizer="byte_bpe",
+        languages=("en",),
+        hub_id="IDEA-CCNL/YuyuanQA-GPT2-3.5B", parent="Yuyuan-GPT2-3.5B",
+        claims=claims(
+            ("data", "10,000 question and answer pairs, cleaned from MedQuAD", CARD),
+            ("compute", "16 A100", CARD),
+            ("prompt", "`Question:{question} answer:`", CARD),
+        ),
+        scores=tuple(
+            Score(
+                task="medquad", metric=f"BLEU, {order}-gram", value=value, split=_MEDQA,
+                source=CARD,
+            )
+            for order, value in enumerate((0.357727, 0.2713, 0.22304, 0.19099), start=1)
+        ),
+        known_issues=(
+            "The card compares frameworks with BLEU of 0.52 to 0.78 and gives 0.36 for the same "
+            "model further down.",
+        ),
+        source="published layers, heads, width and length",
+    ),
+)  # fmt: skip
