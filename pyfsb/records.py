@@ -29,6 +29,7 @@ MODEL_FOLDER: Final = "model"
 """Sub-folder of a CheckpointRecord that `from_pretrained` loads."""
 CORPUS_FOLDER: Final = "corpus"
 LABELLED_FOLDER: Final = "labelled"
+ROWS_FOLDER: Final = "rows"
 """Sub-folders of the data stage, a DatasetRecord in each."""
 WEIGHTS_KIND: Final = "ModelFolder"
 """`kind` of a parent that is a Hugging Face folder without a record."""
@@ -97,8 +98,8 @@ class DatasetRecord(BaseRecord):
 
     kind: Literal["DatasetRecord"] = "DatasetRecord"
     """Which record this is."""
-    form: Literal["corpus", "labelled"]
-    """corpus: token shards; labelled: rows with labels."""
+    form: Literal["corpus", "labelled", "rows"]
+    """corpus: token shards; labelled: rows with labels; rows: those of a row objective."""
     inputs: tuple[FileEntry, ...]
     """The files that were read, paths relative to data.root."""
     num_read: int
@@ -117,6 +118,14 @@ class DatasetRecord(BaseRecord):
     """Pieces of the vocabulary."""
     vocabulary_digest: str = ""
     """sha256 of the pieces as canonical JSON; a checkpoint with another one does not fit."""
+    tokenizer: str = "wordpiece"
+    """Kind of the tokenizer: wordpiece, unigram, byte_bpe, jieba_wordpiece, or other."""
+    columns: tuple[str, ...] = ()
+    """What the shards hold of each token beside id and word bit."""
+    base_vocabulary_digest: str = ""
+    """Of a vocabulary that was extended: the sha256 of the pieces before."""
+    num_new_pieces: int = 0
+    """Pieces that were put behind those."""
     splits: dict[str, int] = {}
     """Rows of each split of a labelled set."""
     labels: tuple[str, ...] = ()

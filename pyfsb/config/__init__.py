@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from pyfsb.config.corpus_sections import GapSpec, KnowledgeSpec, NgramSpec, TokenizerKind
 from pyfsb.config.loading import load_spec, pin_checkpoint, resolve_spec, set_value
 from pyfsb.config.objective_section import ObjectiveName, ObjectiveSpec
 from pyfsb.config.run_spec import RunSpec, default_threads, stage_hash
@@ -39,11 +40,14 @@ __all__ = [
     "EvaluationSpec",
     "Family",
     "FinetuneSpec",
+    "GapSpec",
     "GateSpec",
+    "KnowledgeSpec",
     "LoraSpec",
     "MixtureSet",
     "MixtureSpec",
     "ModelSpec",
+    "NgramSpec",
     "ObjectiveName",
     "ObjectiveSpec",
     "OptimizerSpec",
@@ -53,6 +57,7 @@ __all__ = [
     "SpikeSpec",
     "Stage",
     "TaskSpec",
+    "TokenizerKind",
     "TrainingSpec",
     "VocabularySpec",
     "default_threads",

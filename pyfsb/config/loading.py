@@ -50,6 +50,8 @@ def resolve_spec(text: str, overrides: Iterable[str] = (), *, source: str = "spe
     for field in ("train", "test"):
         path = getattr(data, field)
         paths[field] = storage.absolute(path) if path else None
+    if data.tokenizer and not storage.is_hub(data.tokenizer):
+        paths["tokenizer"] = _first_existing(data.tokenizer, root)
     vocabulary = data.vocabulary
     if vocabulary.file:
         found = _first_existing(vocabulary.file, root)

@@ -65,8 +65,8 @@ class RunSpec(Schema):
         """The stages this spec asks for, in order."""
         scores = bool(self.evaluation.tasks or self.has_labelled_rows)
         wanted = {
-            Stage.DATA: bool(self.data.corpus or self.has_labelled_rows),
-            Stage.TRAINING: bool(self.data.corpus or self.data.blend),
+            Stage.DATA: bool(self.data.corpus or self.data.rows or self.has_labelled_rows),
+            Stage.TRAINING: bool(self.data.corpus or self.data.blend or self.data.rows),
             Stage.EVALUATION: scores,
             Stage.LEADERBOARD: scores,
             Stage.SERVING: scores and self.serving.is_enabled,
@@ -108,6 +108,11 @@ class RunSpec(Schema):
     def _is_something_to_do(self) -> Self:
         if not self.stages:
             raise ValueError("nothing to do: set data.corpus, data.train or evaluation.tasks")
+        if self.data.rows and (self.data.corpus or self.data.blend):
+            raise ValueError(
+                "data.rows and data.corpus are two trainings: give one, then start the other from "
+                "it with model.checkpoint"
+            )
         if self.model.checkpoint is None and Stage.TRAINING not in self.stages:
             raise ValueError(
                 "no weights and no text to learn from: set model.checkpoint or data.corpus"
@@ -129,7 +134,7 @@ def stage_hash(spec: RunSpec, stage: Stage) -> str:
     it: a run may continue on another machine, and contents are compared by digests: of the files
     in a DatasetRecord, and of the records and first weights that a record links to.
     """
-    runtime = {"root", "corpus", "train", "test", "num_processes", "cache_bytes"}
+    runtime = {"root", "corpus", "rows", "train", "test", "num_processes", "cache_bytes"}
     order = ("blend_temperature", "corpus_weight", "shuffle_shards")
     serving_runtime = {"host", "port", "startup_timeout_seconds"}
     dump = spec.model_dump(mode="json")
@@ -139,10 +144,17 @@ def stage_hash(spec: RunSpec, stage: Stage) -> str:
         if key not in runtime and key not in order and key != "blend"
     }
     data["vocabulary"]["file"] = bool(spec.data.vocabulary.file)
+    data["tokenizer"] = bool(spec.data.tokenizer)  # contents are compared by the record's inputs
     sampling = _take_sampling(data.get("mixture"))
     model = {"name": spec.model.name, "config": spec.model.config}
     parts: dict[Stage, Json] = {
-        Stage.DATA: {"seed": spec.seed, "data": data},
+        Stage.DATA: {
+            "seed": spec.seed,
+            "data": data,
+            # What a tokenizer, columns and rows must be follows from these where data is silent.
+            "model": spec.model.name,
+            "objective": spec.objective.name,
+        },
         Stage.TRAINING: {
             "model": model,
             **{key: dump[key] for key in ("seed", "objective", "optimizer", "batch")},

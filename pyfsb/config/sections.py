@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
+from pyfsb.config.corpus_sections import Column, GapSpec, KnowledgeSpec, NgramSpec, find_conflict
+from pyfsb.config.corpus_sections import VocabularySpec as VocabularySpec
 from pyfsb.config.training_sections import (
     BatchSpec,
     LoraSpec,
@@ -72,17 +74,6 @@ class ModelSpec(Schema):
     safetensors), hf://org/name or modelscope://org/name with or without @revision, a registered
     name (its published weights), or a version of the model store: name@alias or name@3. None:
     random weights."""
-
-
-class VocabularySpec(Schema):
-    """Where the WordPiece vocabulary comes from."""
-
-    file: str | None = None
-    """A vocab.txt, one piece a line. None trains one on the corpus."""
-    size: Annotated[int, Field(ge=16)] = 12800
-    """Pieces at most when trained; 12,800 is the size of the Erlangshen-DeBERTa-v2 vocabulary."""
-    lowercase: bool = True
-    """Lower-case Latin text and strip accents, as the Chinese BERT vocabularies expect."""
 
 
 class TaskSpec(Schema):
@@ -245,9 +236,26 @@ class DataSpec(Schema):
     txt_documents: Literal["lines", "paragraphs"] = "lines"
     """In .txt files a document is one line, or the lines up to an empty one."""
     vocabulary: VocabularySpec = VocabularySpec()
-    """The WordPiece vocabulary."""
+    """The vocabulary that is trained or extended."""
+    tokenizer: str | None = None
+    """A tokenizer to use as it is, such as that of model.checkpoint: a folder, s3:// or
+    hf://org/name[@revision] with tokenizer.json, vocab.txt, or vocab.json and merges.txt. None:
+    `vocabulary`."""
     max_tokens: Annotated[int, Field(ge=8, le=65536)] = 512
     """Tokens of a training sample at most, special tokens included."""
+    concatenate: bool = False
+    """Join documents, each with the end token behind it, and cut them into samples of exactly
+    max_tokens, as T5 does (T5 takes 568 and two special tokens: 570). False: samples end with
+    sentences and documents."""
+    columns: tuple[Column, ...] = ()
+    """What is computed of every token beside word and sentence bits: `gaps` (gap_sentences needs
+    it) and `knowledge` (knowledge_masking needs it)."""
+    gaps: GapSpec = GapSpec()
+    """Of column gaps."""
+    knowledge: KnowledgeSpec = KnowledgeSpec()
+    """Of column knowledge."""
+    ngrams: NgramSpec | None = None
+    """Make the n-gram lexicon that ZEN needs, ngram.txt beside the vocabulary. None: none."""
     min_characters: Annotated[int, Field(ge=1)] = 5
     """Documents with fewer characters are dropped (reason too_short)."""
     segmenter: Literal["rjieba", "jieba"] = "rjieba"
@@ -282,6 +290,9 @@ class DataSpec(Schema):
     corpus need not lie on the node as a whole. None shuffles everything."""
     cache_bytes: PositiveInt | None = None
     """Bytes of shards that a node keeps of a corpus on S3; two windows must fit. None keeps all."""
+    rows: tuple[str, ...] = ()
+    """Files of rows (jsonl) below root, for objectives that learn from them: multiple_choice,
+    extraction, sft and contrastive. Empty: none."""
     corpus_includes_train: bool = False
     """Add the texts of the labelled training rows (never the held-out ones) to the corpus."""
 
@@ -289,6 +300,16 @@ class DataSpec(Schema):
     def _rows_come_from_one_place(self) -> Self:
         if self.mixture and (self.train or self.test or self.task != TaskSpec()):
             raise ValueError("mixture stands in place of train, test and task; give one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _tokens_come_from_one_place(self) -> Self:
+        conflict = find_conflict(
+            self.vocabulary, tokenizer=self.tokenizer, concatenate=self.concatenate,
+            columns=self.columns,
+        )  # fmt: skip
+        if conflict:
+            raise ValueError(conflict)
         return self
 
 

@@ -21,6 +21,7 @@ from pyfsb.errors import ConfigError
 from pyfsb.records import (
     CORPUS_FOLDER,
     LABELLED_FOLDER,
+    ROWS_FOLDER,
     WEIGHTS_KIND,
     DatasetRecord,
     FileEntry,
@@ -40,7 +41,11 @@ def record_places(spec: RunSpec, stage: Stage) -> list[str]:
     """Return the folders in which a stage leaves its records; none for the leaderboard."""
     output = spec.output_of(stage)
     if stage is Stage.DATA:
-        folders = {LABELLED_FOLDER: spec.has_labelled_rows, CORPUS_FOLDER: spec.data.corpus}
+        folders = {
+            LABELLED_FOLDER: spec.has_labelled_rows,
+            CORPUS_FOLDER: spec.data.corpus,
+            ROWS_FOLDER: spec.data.rows,
+        }
         return [storage.join(output, name) for name, is_wanted in folders.items() if is_wanted]
     return [] if stage is Stage.LEADERBOARD else [output]
 

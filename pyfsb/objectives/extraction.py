@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyfsb.errors import DataError
-from pyfsb.objectives.row_objective import Small
+from pyfsb.objectives.row_objective import Small, Tokenize
 
 CLASSIFICATION_TASK: Final = "分类任务"
 """Task whose kinds are labels of the whole text; other tasks look for spans."""
@@ -136,6 +136,15 @@ def find_cell(
     if not places.size or (is_cut and offsets_T2[-1, 1] < end):
         return None
     return int(places[0]), int(places[-1])
+
+
+def measure_cell(text: str, start: int, end: int, tokenize: Tokenize) -> tuple[int, int]:
+    """Return the cell of a span as the original finds it.
+
+    It counts the tokens of the text up to both ends; where a boundary goes through a token, that
+    is another cell than the span's.
+    """
+    return tokenize(text[:start]).ids_T.size, tokenize(text[:end]).ids_T.size - 1
 
 
 def find_spans(

@@ -25,6 +25,7 @@ from pyfsb.objectives.extraction import (
     ExtractionSample,
     check_sample,
     find_cell,
+    measure_cell,
     name_longest_kind,
 )
 from pyfsb.objectives.protocol import Ints
@@ -240,7 +241,7 @@ class UbertExtraction:
             is_truncated |= sum(kept) < question.size + text.ids_T.size
             first = question.size + 2
             cells = [
-                _measure_cell(sample.text, span.start, span.end, tokenize)
+                measure_cell(sample.text, span.start, span.end, tokenize)
                 for span in sample.spans
                 if span.kind == number
             ]
@@ -263,8 +264,3 @@ def _types(row: KindRow) -> Ints:
     types_T = np.zeros(row.ids_T.size, dtype=np.int64)
     types_T[row.text_start :] = 1
     return types_T
-
-
-def _measure_cell(text: str, start: int, end: int, tokenize: Tokenize) -> tuple[int, int]:
-    """Return the cell of a span by the lengths of the tokenised text before its ends."""
-    return tokenize(text[:start]).ids_T.size, tokenize(text[:end]).ids_T.size - 1

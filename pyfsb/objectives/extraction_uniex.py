@@ -25,8 +25,10 @@ from pyfsb.errors import DataError
 from pyfsb.objectives.extraction import (
     MIN_TEXT_TOKENS,
     ExtractionSample,
+    Floats,
     check_sample,
     find_cell,
+    measure_cell,
     name_longest_kind,
 )
 from pyfsb.objectives.protocol import Bits
@@ -41,6 +43,8 @@ from pyfsb.objectives.row_objective import (
 
 MAX_ROW_TOKENS: Final = 4096
 """Tokens of a row at most: its square is computed (our choice)."""
+MASKED: Final = -10000.0
+"""What the original adds to the logits of forbidden cells."""
 INDEX_SLOT: Final = 0
 """Label slot of "this is a span"."""
 
@@ -71,6 +75,8 @@ class EncodedSchema:
     """Right cells: tokens counted in the text, and label slot."""
     spans: tuple[tuple[int, int], ...]
     """Gold spans, each once."""
+    related: tuple[tuple[int, int], ...]
+    """Those of them that a relation holds for."""
     is_truncated: bool
     """True: the text was cut."""
 
@@ -101,8 +107,11 @@ class UniexExtraction:
     """What stands before a predicate."""
     max_positions: int
     """Positions of a row at most; with `legacy_cells` tokens."""
+    two_step: bool = False
+    """First decide what is a span, then of which kind: in training only right spans have kinds."""
     legacy_cells: bool = False
-    """Cut the whole row as the original does."""
+    """Count the [SEP] before the text as its first token, so that the last one is never scored,
+    allow the cells that the original allows and cut the row as it does."""
 
     def encode(self, sample: ExtractionSample, tokenize: Tokenize) -> EncodedSchema:
         """Return the row of a sample.
@@ -127,14 +136,15 @@ class UniexExtraction:
             num_text = min(room, text.ids_T.size)
         if ids_T.size >= MAX_ROW_TOKENS:
             raise DataError(
-                f"{len(layout.blocks)} kinds and predicates of {layout.query_end} tokens make a row "
-                f"of {ids_T.size + 1}; at most {MAX_ROW_TOKENS} fit: give fewer"
+                f"{len(layout.blocks)} kinds and predicates of {layout.query_end} tokens make a "
+                f"row of {ids_T.size + 1}; at most {MAX_ROW_TOKENS} fit: give fewer"
             )
         ids_T = np.append(ids_T, self.frame.sep).astype(np.int32)
         offsets_T2, is_cut = text.offsets_T2[:num_text], num_text < text.ids_T.size
-        found = [
-            find_cell(offsets_T2, span.start, span.end, is_cut=is_cut) for span in sample.spans
-        ]
+        found = self._find_spans(
+            sample, tokenize, ids_T.size - layout.query_end, offsets_T2, is_cut
+        )
+        ends = [found[n] for held in sample.relations for n in (held.subject, held.object)]
         after_T = np.arange(ids_T.size - layout.positions.size) + layout.text_position
         return EncodedSchema(
             ids_T=ids_T,
@@ -148,6 +158,7 @@ class UniexExtraction:
             offsets_T2=offsets_T2,
             cells=_gold_cells(sample, found),
             spans=tuple(dict.fromkeys(cell for cell in found if cell)),
+            related=tuple(dict.fromkeys(cell for cell in ends if cell)),
             is_truncated=is_cut,
         )
 
@@ -158,6 +169,8 @@ class UniexExtraction:
     def collate(self, encoded: Sequence[EncodedSchema], keys: Sequence[SampleKey]) -> RowBatch:
         """Return a training batch; nothing about it is random."""
         del keys
+        if self.legacy_cells:
+            return collate_legacy(self, encoded)
         cells = [(number, *cell) for number, row in enumerate(encoded) for cell in row.cells]
         spans = [(number, *span) for number, row in enumerate(encoded) for span in row.spans]
         gold_P4 = np.array(cells, dtype=np.int64).reshape(-1, 4)
@@ -167,10 +180,13 @@ class UniexExtraction:
             "gold_firsts": gold_P4[:, 1],
             "gold_lasts": gold_P4[:, 2],
             "gold_labels": gold_P4[:, 3],
-            "span_rows": spans_G3[:, 0],
-            "span_firsts": spans_G3[:, 1],
-            "span_lasts": spans_G3[:, 2],
         }
+        if self.two_step:
+            arrays |= {
+                "span_rows": spans_G3[:, 0],
+                "span_firsts": spans_G3[:, 1],
+                "span_lasts": spans_G3[:, 2],
+            }
         return RowBatch(
             arrays=arrays,
             num_targets=len(encoded),
@@ -201,6 +217,23 @@ class UniexExtraction:
             "firsts": np.array([row.query_end + shift for row in encoded], dtype=np.int64),
             "counts": np.array([row.num_text for row in encoded], dtype=np.int64),
         }
+
+    def _find_spans(
+        self,
+        sample: ExtractionSample,
+        tokenize: Tokenize,
+        num_cells: int,
+        offsets_T2: Small,
+        is_cut: bool,
+    ) -> list[tuple[int, int] | None]:
+        """Return the cell of each gold span, counted from the first scored token."""
+        if not self.legacy_cells:
+            return [
+                find_cell(offsets_T2, span.start, span.end, is_cut=is_cut) for span in sample.spans
+            ]
+        measured = [measure_cell(sample.text, s.start, s.end, tokenize) for s in sample.spans]
+        shifted = [(first + 1, last + 1) for first, last in measured]
+        return [cell if max(cell) < num_cells else None for cell in shifted]
 
 
 class _Layout:
@@ -255,3 +288,50 @@ def _gold_cells(
             slot = 1 + len(sample.kinds) + sample.predicates.index(relation.predicate)
             cells += [(subject[0], target[0], slot), (subject[1], target[1], slot)]
     return tuple(dict.fromkeys(cells))
+
+
+def collate_legacy(owner: UniexExtraction, encoded: Sequence[EncodedSchema]) -> RowBatch:
+    """Return a batch of the original's form: cubes of whole rows, [B, T, T, L].
+
+    Returns:
+        Beside what the model takes `text_positions` [B, W] (0 fills rows), `span_labels` and
+        `span_mask` (0 or -10000).
+    """
+    arrays = owner.collate_inputs(encoded)
+    width, num_labels = arrays["input_ids"].shape[1], arrays["label_positions"].shape[1]
+    labels = np.zeros((len(encoded), width, width, num_labels), dtype=np.float32)
+    mask = np.full(labels.shape, MASKED, dtype=np.float32)
+    texts = []
+    for number, row in enumerate(encoded):
+        size, own, start = row.ids_T.size, row.labels_L.size, row.query_end
+        for first, last, slot in row.cells:
+            labels[number, first + start, last + start, slot] = 1
+        _allow(mask[number, :size, :size, :own], row, two_step=owner.two_step)
+        ends = {start, *(start + place for span in row.spans for place in span)}
+        every = np.arange(start, start + row.num_text)
+        texts.append(np.array(sorted(ends)) if owner.two_step else every)
+    arrays |= {
+        "text_positions": pad_to(texts, fill=0), "span_labels": labels, "span_mask": mask,
+    }  # fmt: skip
+    num_tokens = sum(row.ids_T.size for row in encoded)
+    return RowBatch(arrays=arrays, num_targets=len(encoded), num_tokens=num_tokens)
+
+
+def _allow(mask_TTL: Floats, row: EncodedSchema, *, two_step: bool) -> None:
+    """Open the cells of a row that the original scores."""
+    start, predicates = row.query_end, 1 + row.num_kinds
+    if not two_step:
+        mask_TTL[:] = 0
+        mask_TTL[:start, :start] = MASKED
+        return
+    mask_TTL[start:, start:, INDEX_SLOT] = 0
+    for first, last in row.spans:
+        mask_TTL[first + start, last + start, :predicates] = 0
+    for first, last, slot in row.cells:
+        if slot >= predicates:
+            mask_TTL[first + start, last + start, predicates:] = 0
+    for head in row.related:
+        for tail in row.related:
+            if head != tail:
+                for first, last in zip(head, tail, strict=True):
+                    mask_TTL[first + start, last + start, predicates:] = 0

@@ -141,7 +141,7 @@ class MultipleChoice:
         sizes = [part.size for part in texts]
         if room < min(MIN_TEXT_TOKENS, sum(sizes)):
             raise DataError(self._name_longest(sample, options, question, room))
-        kept = cut_longest_first(*sizes, room)
+        kept = cut_longest_first(sizes[0], sizes[1], room)
         parts = [question] if sample.question else []
         parts += [part[:size] for part, size in zip(texts, kept, strict=True)][
             : 2 if sample.text_pair else 1

@@ -43,8 +43,11 @@ _MT5: Final[ConfigValues] = {
     "relative_attention_max_distance": 128,
     "dropout_rate": 0.1,
     "layer_norm_epsilon": 1e-6,
-    "tie_word_embeddings": False,
 }
+_MT5_SIZE_NOTE: Final = (
+    "The name counts a vocabulary head beside the embedding, as the published weights have it; "
+    "transformers 5 builds both as one matrix, and keeps two only where it loads two."
+)
 _MT5_ISSUES: Final = (
     "Its sentinels are pieces of the SentencePiece file: load with extra_ids = 0.",
     "Full-width commas become ASCII ones and Chinese quotes are lost in the tokenizer's own "
@@ -118,9 +121,10 @@ ENTRIES: Final = (
         series=Series.RANDENG, demand=Demand.GENERAL, task=Task.NLT, family=Family.REWRITE,
         architecture="megatron-t5",
         config={
-            "vocab_size": 21248, "d_model": 1024, "d_kv": 64, "d_ff": 4096, "num_layers": 24,
-            "num_decoder_layers": 24, "num_heads": 16, "feed_forward_proj": "gelu",
-            "max_position_embeddings": 512, "dropout_rate": 0.1, "layer_norm_epsilon": 1e-5,
+            "vocab_size": 21248, "hidden_size": 1024, "num_hidden_layers": 24,
+            "decoder_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096,
+            "hidden_act": "gelu", "max_position_embeddings": 512, "layer_norm_eps": 1e-5,
+            "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1,
         },
         num_parameters=770_000_000,
         size_note=(
@@ -149,7 +153,7 @@ ENTRIES: Final = (
             **_MT5, "d_model": 512, "d_ff": 1024, "num_layers": 8, "num_decoder_layers": 8,
             "num_heads": 6,
         },
-        num_parameters=77_000_000, max_tokens=512,
+        num_parameters=77_000_000, size_note=_MT5_SIZE_NOTE, max_tokens=512,
         objective=ObjectiveName.SPAN_CORRUPTION, tokenizer="sentencepiece",
         languages=("zh", "en"),
         hub_id="IDEA-CCNL/Randeng-T5-77M", aliases=("燃灯-T5-77M",), parent="google/mt5-small",
@@ -169,7 +173,7 @@ ENTRIES: Final = (
             **_MT5, "d_model": 1024, "d_ff": 2816, "num_layers": 24, "num_decoder_layers": 24,
             "num_heads": 16,
         },
-        num_parameters=784_000_000, max_tokens=512,
+        num_parameters=784_000_000, size_note=_MT5_SIZE_NOTE, max_tokens=512,
         objective=ObjectiveName.SPAN_CORRUPTION, tokenizer="sentencepiece",
         languages=("zh", "en"),
         hub_id="IDEA-CCNL/Randeng-T5-784M", aliases=("燃灯-T5-784M",), parent="google/mt5-large",
@@ -185,10 +189,10 @@ ENTRIES: Final = (
         series=Series.RANDENG, demand=Demand.GENERAL, task=Task.NLT, family=Family.GENERATE,
         architecture="transfo-xl-denoise",
         config={
-            "vocab_size": 50048, "hidden_size": 1600, "num_layers": 32,
-            "num_attention_heads": 25, "max_sequence_length": 512, "max_memory_length": 512,
-            "relative_encoding": True, "embedding_dropout_prob": 0.1,
-            "attention_dropout_prob": 0.1, "output_dropout_prob": 0.1,
+            "vocab_size": 50048, "hidden_size": 1600, "num_hidden_layers": 32,
+            "num_attention_heads": 25, "max_position_embeddings": 512,
+            "max_memory_length": 512, "relative_encoding": True,
+            "embedding_dropout_prob": 0.1, "hidden_dropout_prob": 0.1,
         },
         num_parameters=1_100_000_000,
         size_note="The published layers have 1.15 B; the name rounds down.",
@@ -202,7 +206,8 @@ ENTRIES: Final = (
         ),
         known_issues=(
             "No class loads it any more: Transformer-XL was removed from transformers.",
-            "The published mask lets a query see one segment's length, not the whole memory.",
+            "The published mask lets a query see one segment's length, not the whole memory; "
+            "`legacy_segment_band` does so too.",
         ),
         unknown=("Rates of the noises.", "Compute."),
         source="published config.json",

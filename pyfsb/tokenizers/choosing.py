@@ -37,9 +37,10 @@ _SENTENCEPIECE: Final[dict[str, type[SentencePieceTokenizer]]] = {
 _MEGATRON_T5_TYPES: Final = ("megatron_t5", "megatron-t5")
 _MEGATRON_T5_EXTRA: Final = ("[BOS]", "[EOS]", *(f"<extra_id_{number}>" for number in range(118)))
 """Source: fengshen/models/megatron_t5/tokenization_megatron_t5.py at c8fb7b8."""
-_OWN_CLASSES: Final = {
-    cls.__name__: cls
-    for cls in (JiebaPegasusTokenizer, SentencePieceTokenizer, *_SENTENCEPIECE.values())
+_OWN_CLASSES: Final[dict[str, Any]] = {
+    "JiebaPegasusTokenizer": JiebaPegasusTokenizer,
+    "SentencePieceTokenizer": SentencePieceTokenizer,
+    **{cls.__name__: cls for cls in _SENTENCEPIECE.values()},
 }
 
 

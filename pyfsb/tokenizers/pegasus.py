@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tokenizer of Randeng-Pegasus as a class of `transformers`, for folders as they were published.
+"""The tokenizer of Randeng-Pegasus as a class of `transformers`, for folders as published.
 
 A folder has a vocab.txt, the number of a line being the id: pad 0, end 1, sentence mask 2, word
 mask 3. AutoTokenizer finds the class once `pyfsb.tokenizers.registration` is imported. Words and

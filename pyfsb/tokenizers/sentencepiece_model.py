@@ -132,7 +132,9 @@ def build_tokenizer(model: SentencePieceModel, *, specials: Iterable[str] = ()) 
         specials: Tokens that decoding may skip; such as are no piece get the next ids.
     """
     tokenizer = Tokenizer(_unigram(model) if model.kind == "unigram" else _bpe(model))
-    steps = [normalizers.Precompiled(model.charsmap)] if model.charsmap else []
+    steps: list[normalizers.Normalizer] = []
+    if model.charsmap:
+        steps.append(normalizers.Precompiled(model.charsmap))
     if model.removes_extra_spaces:
         steps += [
             normalizers.Replace(Regex(r"\A +| +\z"), ""),

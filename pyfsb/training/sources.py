@@ -190,7 +190,12 @@ def open_corpus(
         DataError: A folder holds no usable shards.
     """
     cache = open_cache(data.cache_bytes) if any(storage.is_s3(p.uri) for p in places) else None
-    streamed = [open_part(p.uri, cache) if cache and storage.is_s3(p.uri) else None for p in places]
+    streamed = [
+        open_part(p.uri, cache, columns=objective.columns)
+        if cache and storage.is_s3(p.uri)
+        else None
+        for p in places
+    ]
     shards = [
         part.shards if part else Shards.open(Path(place.uri))
         for part, place in zip(streamed, places, strict=True)

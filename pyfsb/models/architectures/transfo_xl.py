@@ -5,230 +5,253 @@ Found by `pyfsb.models.architectures`. The memory is a cache of transformers, so
 keys and values are kept, which are a function of the states that the original keeps. Never reads a
 file.
 
-Shapes: B rows, T tokens of a row, K keys (memory, then the row), A heads, D width of a head,
-H hidden, V vocabulary.
+Shapes: B rows, T tokens of a row, K keys (memory, then the row), H hidden, V vocabulary.
 
-Source: IDEA-CCNL/Fengshenbang-LM c8fb7b8, fengshen/models/transfo_xl_denoise (facts and formats);
-Transformer-XL (Dai et al. 2019), section 3.3 and appendix B, for relative attention.
+Source: IDEA-CCNL/Fengshenbang-LM c8fb7b8, fengshen/models/transfo_xl_denoise (facts and formats).
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel
+from transformers import GenerationMixin, PreTrainedModel
 from transformers import initialization as init
 from transformers.cache_utils import Cache, DynamicCache
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.utils import can_return_tuple
 
 from pyfsb.config import Family
 from pyfsb.models.architectures.protocol import Architecture
+from pyfsb.models.architectures.transfo_xl_layers import (
+    ResidualLinear,
+    TransfoXLDenoiseConfig,
+    TransfoXLLayer,
+    check_config,
+    distance_code,
+)
 from pyfsb.models.key_maps import KeyMap
 
-_BASE: Final = 10000.0
-"""Of the wave lengths of the position code."""
 _IGNORED: Final = -100
 """Label without a loss."""
 
 
-class TransfoXLDenoiseConfig(PreTrainedConfig):
-    """Shape of a denoiser; the published names (`num_layers` …) are understood too."""
+class TransfoXLDenoisePreTrainedModel(PreTrainedModel):
+    """What the classes share."""
 
-    model_type = "transfo-xl-denoise"
-    keys_to_ignore_at_inference = ["past_key_values"]
-    attribute_map = {
-        "num_layers": "num_hidden_layers",
-        "max_sequence_length": "max_position_embeddings",
-        "output_dropout_prob": "hidden_dropout_prob",
-    }
+    config_class = TransfoXLDenoiseConfig
+    base_model_prefix = "transformer"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["TransfoXLLayer"]
+    _supports_sdpa = True
 
-    vocab_size: int = 50048
-    hidden_size: int = 1600
-    num_hidden_layers: int = 32
-    num_attention_heads: int = 25
-    intermediate_size: int | None = None
-    """Width of the feed-forward layers; None: four times `hidden_size`."""
-    max_position_embeddings: int = 512
-    """Tokens of a training text; without relative encoding also the limit of every text."""
-    max_memory_length: int = 512
-    """Earlier tokens that a token sees, in its own text or in the memory of those before."""
-    relative_encoding: bool = True
-    """False: learned absolute positions are added to the words instead."""
-    embedding_dropout_prob: float = 0.1
-    hidden_dropout_prob: float = 0.1
-    attention_probs_dropout_prob: float = 0.0
-    """The published `attention_dropout_prob` is not taken over: the original never applied it."""
-    layer_norm_eps: float = 1e-5
-    initializer_range: float = 0.02
-    tie_word_embeddings: bool = True
-    use_cache: bool = True
-    pad_token_id: int | None = None
-    bos_token_id: int | None = None
-    eos_token_id: int | list[int] | None = 50000
-    legacy_segment_band: bool = False
-    """True: a text of n > 1 tokens sees n keys a token, memory included, whatever
-    `max_memory_length` says; so the original trained and reads its prompts. What a token sees then
-    depends on how its text was cut into segments."""
-
-    def __post_init__(self, **kwargs: Any) -> None:
-        """Take the published names, leave out those of settings without an effect."""
-        for name in (
-            "attention_dropout_prob", "checkpoint_activations", "checkpoint_num_layers",
-            "parallel_output",
-        ):  # fmt: skip
-            kwargs.pop(name, None)
-        super().__post_init__(**kwargs)
-        if self.intermediate_size is None:
-            self.intermediate_size = 4 * self.hidden_size
-
-    @property
-    def sliding_window(self) -> int:
-        """Keys that a token sees, itself included; caches of transformers keep one less."""
-        return self.max_memory_length + 1
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, ResidualLinear):
+            # Two branches a layer are summed up: scaled by their number, as in GPT-2. Asked of the
+            # projection itself: transformers passes over foreign modules without own weights.
+            num_branches = 2 * self.config.num_hidden_layers
+            init.normal_(module.weight, std=self.config.initializer_range / math.sqrt(num_branches))
+        elif isinstance(module, TransfoXLDenoiseModel) and module.r_w_bias is not None:
+            init.zeros_(module.r_w_bias)
+            init.zeros_(module.r_r_bias)
 
 
-def _check(config: TransfoXLDenoiseConfig) -> None:
-    """Refuse a shape that no module can be built from.
-
-    Raises:
-        ValueError: Names the field, its value and what would be right.
-    """
-    if config.hidden_size % config.num_attention_heads:
-        raise ValueError(
-            f"hidden_size = {config.hidden_size} is not divisible by num_attention_heads = "
-            f"{config.num_attention_heads}"
-        )
-    if config.relative_encoding and config.hidden_size % 2:
-        raise ValueError(
-            f"hidden_size = {config.hidden_size}: the position code has a sine and a cosine for "
-            "each wave; expected an even width"
-        )
-    if config.max_memory_length < 0:
-        raise ValueError(f"max_memory_length = {config.max_memory_length}: expected 0 or more")
-
-
-def distance_code(num_keys: int, width: int, device: torch.device) -> Tensor:
-    """Return the sinusoidal code of the distances num_keys-1 … 0, [K, H], float32."""
-    distances_K = torch.arange(num_keys - 1, -1, -1, device=device, dtype=torch.float32)
-    waves = torch.arange(0, width, 2, device=device, dtype=torch.float32) / width
-    angles = distances_K[:, None] / _BASE**waves
-    return torch.cat([angles.sin(), angles.cos()], dim=-1)
-
-
-def shift_to_keys(scores_BATK: Tensor) -> Tensor:
-    """Turn scores by distance (farthest first) into scores by key.
-
-    Row t of T has its key at distance 0 in column K-T+t; what stands right of it is not defined.
-
-    Source: Transformer-XL, appendix B (one pad column, another view).
-    """
-    *batch, num_rows, num_keys = scores_BATK.shape
-    padded = functional.pad(scores_BATK, (1, 0)).view(*batch, num_keys + 1, num_rows)
-    return padded[..., 1:, :].reshape(*batch, num_rows, num_keys)
-
-
-class TransfoXLAttention(nn.Module):
-    """Attention to the memory and the text, by content and by distance."""
-
-    def __init__(self, config: TransfoXLDenoiseConfig, *, layer: int) -> None:
-        """Build the projections of one layer."""
-        super().__init__()
-        width = config.hidden_size
-        self.query_key_value = nn.Linear(width, 3 * width)
-        self.dense = nn.Linear(width, width)
-        self.relative = nn.Linear(width, width) if config.relative_encoding else None
-        self._head_dim = width // config.num_attention_heads
-        self._dropout = config.attention_probs_dropout_prob
-        self._layer = layer
-
-    def forward(
-        self,
-        hidden_BTH: Tensor,
-        hidden_BT1K: Tensor,
-        code_KH: Tensor | None,
-        content_bias_AD: Tensor | None,
-        distance_bias_AD: Tensor | None,
-        cache: Cache | None,
-    ) -> Tensor:
-        """Attend.
-
-        Args:
-            hidden_BTH: The tokens.
-            hidden_BT1K: True where a token must not look, [B or 1, 1, T, K].
-            code_KH: Code of the distances, farthest first; None: positions are in the words.
-            content_bias_AD: Added to queries that meet contents; one for all layers.
-            distance_bias_AD: Added to queries that meet distances; one for all layers.
-            cache: The memory; this call's keys and values are added.
-        """
-        query, key, value = map(self._split, self.query_key_value(hidden_BTH).chunk(3, dim=-1))
-        if cache is not None:
-            key, value = cache.update(key, value, self._layer)
-        scale = 1 / math.sqrt(self._head_dim)
-        bias = torch.zeros((), dtype=query.dtype, device=query.device)
-        if self.relative is not None and code_KH is not None:
-            assert content_bias_AD is not None
-            assert distance_bias_AD is not None
-            code = self._split(self.relative(code_KH)[None])
-            by_distance = (query + distance_bias_AD[:, None]) @ code.transpose(-1, -2)
-            bias = shift_to_keys(by_distance) * scale
-            query = query + content_bias_AD[:, None]
-        # Finite: a row of padding that sees nothing then looks at everything evenly and stays a
-        # number; nothing that counts looks at it.
-        bias = bias.masked_fill(hidden_BT1K, torch.finfo(query.dtype).min)
-        context = functional.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=bias.expand(*query.shape[:-1], key.shape[-2]),
-            dropout_p=self._dropout if self.training else 0.0,
-            scale=scale,
-        )
-        return self.dense(context.transpose(1, 2).flatten(2))
-
-    def _split(self, states_BTH: Tensor) -> Tensor:
-        """View as [B, A, T, D]."""
-        return states_BTH.view(*states_BTH.shape[:-1], -1, self._head_dim).transpose(1, 2)
-
-
-class TransfoXLFeedForward(nn.Module):
-    """Two projections with tanh-GELU between them."""
+class TransfoXLDenoiseModel(TransfoXLDenoisePreTrainedModel):
+    """The stack without a head."""
 
     def __init__(self, config: TransfoXLDenoiseConfig) -> None:
-        """Build both."""
-        super().__init__()
-        inner = config.intermediate_size or 4 * config.hidden_size
-        self.dense_h_to_4h = nn.Linear(config.hidden_size, inner)
-        self.dense_4h_to_h = nn.Linear(inner, config.hidden_size)
+        """Build the stack.
 
-    def forward(self, hidden_BTH: Tensor) -> Tensor:
-        """Return states of the same shape."""
-        return self.dense_4h_to_h(
-            functional.gelu(self.dense_h_to_4h(hidden_BTH), approximate="tanh")
+        Raises:
+            ValueError: The config fits no module.
+        """
+        check_config(config)
+        super().__init__(config)
+        width = config.hidden_size
+        self.word_embeddings = nn.Embedding(config.vocab_size, width)
+        biases: tuple[nn.Parameter | None, ...] = (None, None)
+        self.position_embeddings: nn.Embedding | None = None
+        if config.relative_encoding:
+            shape = (config.num_attention_heads, width // config.num_attention_heads)
+            biases = (nn.Parameter(torch.zeros(shape)), nn.Parameter(torch.zeros(shape)))
+        else:
+            self.position_embeddings = nn.Embedding(config.max_position_embeddings, width)
+        self.r_w_bias, self.r_r_bias = biases
+        self.layers = nn.ModuleList(
+            TransfoXLLayer(config, layer=number) for number in range(config.num_hidden_layers)
+        )
+        self.final_layernorm = nn.LayerNorm(width, config.layer_norm_eps)
+        self._dropout = nn.Dropout(config.embedding_dropout_prob)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """Return the table of words."""
+        return self.word_embeddings
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Replace the table of words."""
+        self.word_embeddings = value
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> BaseModelOutputWithPast:
+        """Return the states of a text, [B, T, H].
+
+        Args:
+            input_ids: Ids, [B, T]; after a cache only the new ones.
+            attention_mask: 1 on tokens, [B, T] or with those of the memory in front; or what each
+                token sees, [B or 1, 1, T, at least K], used as it is.
+            position_ids: Only without relative encoding; None: go on from the cache.
+            past_key_values: The memory; grows up to `max_memory_length`.
+            use_cache: Make one if there is none; None: only outside of training.
+            output_hidden_states: Return the states of all layers too.
+
+        Raises:
+            ValueError: The text is longer than the absolute positions.
+        """
+        if use_cache is None:
+            use_cache = self.config.use_cache and not self.training
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
+        hidden_BTH = self._embed(input_ids, position_ids, past_key_values)
+        length = input_ids.shape[1]
+        num_keys = length
+        if past_key_values is not None:
+            num_keys = past_key_values.get_mask_sizes(length, 0)[0]
+        code_KH = None
+        if self.position_embeddings is None:
+            code_KH = distance_code(num_keys, self.config.hidden_size, hidden_BTH.device)
+            code_KH = self._dropout(code_KH.to(hidden_BTH.dtype))
+        hidden_B1TK = ~self._seen(length, num_keys, attention_mask)
+        states = [hidden_BTH]
+        for layer in self.layers:
+            hidden_BTH = layer(
+                hidden_BTH,
+                hidden_B1TK,
+                code_KH,
+                self.r_w_bias,
+                self.r_r_bias,
+                past_key_values=past_key_values,
+            )
+            states.append(hidden_BTH)
+        states[-1] = self.final_layernorm(hidden_BTH)
+        return BaseModelOutputWithPast(
+            last_hidden_state=states[-1],
+            past_key_values=past_key_values,
+            hidden_states=tuple(states) if output_hidden_states else None,
+        )
+
+    def _embed(self, ids_BT: Tensor, positions_BT: Tensor | None, cache: Cache | None) -> Tensor:
+        hidden_BTH = self.word_embeddings(ids_BT)
+        if self.position_embeddings is not None:
+            if positions_BT is None:
+                past = int(cache.get_seq_length()) if cache is not None else 0
+                last = past + ids_BT.shape[1]
+                if last > self.position_embeddings.num_embeddings:
+                    raise ValueError(
+                        f"{last} tokens are longer than the model's "
+                        f"{self.position_embeddings.num_embeddings} positions"
+                    )
+                positions_BT = torch.arange(past, last, device=ids_BT.device)[None]
+            hidden_BTH = hidden_BTH + self.position_embeddings(positions_BT)
+        return self._dropout(hidden_BTH)
+
+    def _seen(self, length: int, num_keys: int, mask: Tensor | None) -> Tensor:
+        """Return what each token sees, [B or 1, 1, T, K]."""
+        if mask is not None and mask.dim() == 4:
+            return mask[..., -num_keys:].bool()
+        keys_K = torch.arange(num_keys, device=self.device)
+        distance_TK = keys_K[num_keys - length :, None] - keys_K
+        is_band = self.config.legacy_segment_band and length > 1
+        window = length if is_band else self.config.sliding_window
+        seen = ((distance_TK >= 0) & (distance_TK < window))[None, None]
+        if mask is None:
+            return seen
+        # A mask of the new tokens alone says nothing of the memory: all of it is seen.
+        mask_BK = functional.pad(mask, (max(0, num_keys - mask.shape[1]), 0), value=1)
+        return seen & mask_BK[:, None, None, -num_keys:].bool()
+
+
+class TransfoXLDenoiseForCausalLM(TransfoXLDenoisePreTrainedModel, GenerationMixin):
+    """The stack with a vocabulary head that is tied to the words."""
+
+    _tied_weights_keys = {"lm_head.weight": "transformer.word_embeddings.weight"}
+
+    def __init__(self, config: TransfoXLDenoiseConfig) -> None:
+        """Build the stack and its head.
+
+        Raises:
+            ValueError: The config fits no module.
+        """
+        super().__init__(config)
+        self.transformer = TransfoXLDenoiseModel(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    def lm_logits(self, hidden: Tensor) -> Tensor:
+        """Return logits over the vocabulary of states, [..., V]."""
+        return self.lm_head(hidden)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_hidden_states: bool | None = None,
+        logits_to_keep: int = 0,
+    ) -> CausalLMOutputWithPast:
+        """Return logits [B, T, V], with labels (-100: none) also the loss of the next tokens.
+
+        The last `logits_to_keep` positions only, if that is not 0; the rest as of the stack.
+        """
+        output = self.transformer(
+            input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+        )
+        logits_BTV = self.lm_logits(output.last_hidden_state[:, -logits_to_keep:])
+        loss = None
+        if labels is not None:
+            loss = functional.cross_entropy(
+                logits_BTV[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=_IGNORED
+            )
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits_BTV,
+            past_key_values=output.past_key_values,
+            hidden_states=output.hidden_states,
         )
 
 
-class TransfoXLLayer(GradientCheckpointingLayer):
-    """Attention, then feed-forward; each pre-LN."""
-
-    def __init__(self, config: TransfoXLDenoiseConfig, *, layer: int) -> None:
-        """Build one layer."""
-        super().__init__()
-        self.input_layernorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
-        self.attention = TransfoXLAttention(config, layer=layer)
-        self.post_attention_layernorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
-        self.mlp = TransfoXLFeedForward(config)
-        self._dropout = nn.Dropout(config.hidden_dropout_prob)
-
-    def forward(
-        self, hidden_BTH: Tensor, *context: Tensor | None, past_key_values: Cache | None = None
-    ) -> Tensor:
-        """Return the states after this layer, [B, T, H]; the context is what attention takes."""
-        attended_BTH = self.attention(self.input_layernorm(hidden_BTH), *context, past_key_values)
-        hidden_BTH = hidden_BTH + self._dropout(attended_BTH)
-        return hidden_BTH + self._dropout(self.mlp(self.post_attention_layernorm(hidden_BTH)))
+ARCHITECTURE: Final = Architecture(
+    config=TransfoXLDenoiseConfig,
+    base=TransfoXLDenoiseModel,
+    classes={Family.GENERATE: TransfoXLDenoiseForCausalLM},
+    key_map=KeyMap(
+        rules=((r"^word_embeddings\.", "transformer.word_embeddings."),),
+        dropped=(
+            r"transformer\.position_embeddings\.inv_freq",  # a constant
+            r"lm_head\.weight",  # the words once more
+        ),
+    ),
+)

@@ -182,6 +182,8 @@ class ZhouwenwangForCausalLM(ZhouwenwangLanguageModel, GenerationMixin):
         prompts = kwargs.get("input_ids") if inputs is None else inputs
         if prompts is not None and kwargs.get("token_type_ids") is None:
             kwargs["token_type_ids"] = torch.full_like(prompts, self.config.prompt_token_type)
+        if self.config.legacy_additive_mask:
+            kwargs.setdefault("use_cache", False)
         return super().generate(inputs, *args, **kwargs)
 
     def _update_model_kwargs_for_generation(

@@ -23,7 +23,7 @@ from transformers import Cache, DynamicCache, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions
 
-from pyfsb.errors import DataError
+from pyfsb.errors import ConfigError, DataError
 from pyfsb.models.architectures.rotary import (
     Inner,
     Pooler,
@@ -60,8 +60,8 @@ class ZhouwenwangConfig(PreTrainedConfig):
     """Type of prompts that `generate` gets without types. 1, as published, reads them from left to
     right; 0 reads them both ways, for models trained on prefixes."""
     legacy_additive_mask: bool = False
-    """True adds 1 to forbidden scores, as the original does since 2022, which forbids nothing and
-    even lets padding in. For weights that were trained with that code."""
+    """True adds 1 to forbidden scores, as the original does since 2022: that forbids nothing, lets
+    padding in and leaves nothing to cache. For weights that were trained with that code."""
 
 
 def forbid(token_type_ids_BT: Tensor, is_real_BS: Tensor | None, num_cached: int = 0) -> Tensor:
@@ -240,9 +240,15 @@ class ZhouwenwangModel(ZhouwenwangPreTrainedModel):
 
         Raises:
             DataError: A token of type 0 follows cached ones, which ought to have seen it.
+            ConfigError: A cache with the legacy mask, under which all tokens see later ones.
         """
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
+        if past_key_values is not None and self.config.legacy_additive_mask:
+            raise ConfigError(
+                "legacy_additive_mask = true: earlier tokens see later ones, so their keys cannot "
+                "be kept; expected use_cache = false"
+            )
         num_cached = 0 if past_key_values is None else int(past_key_values.get_seq_length())
         types_BT = self._types_of(token_type_ids, num_cached)
         bias_B1TS, is_causal = self._mask(types_BT, attention_mask, input_ids, num_cached)

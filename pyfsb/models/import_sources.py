@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What lies in a published folder: its weights, its config, its tokenizer.
+
+Called by `importing`. Looks at names and JSON only; never opens a file of weights.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from transformers import AutoConfig, PreTrainedConfig
+
+from pyfsb import storage
+from pyfsb.errors import CheckpointError
+from pyfsb.models.hub import (
+    INDEX_NAME,
+    WANTED,
+    WEIGHTS_NAME,
+    HubUri,
+    find_gap,
+    is_hub_uri,
+    is_offline,
+    parse_hub_uri,
+    shard_names,
+)
+from pyfsb.registry import ModelEntry
+from pyfsb.storage.workspace import localise
+from pyfsb.tokenizers.choosing import load_tokenizer
+
+PICKLE_NAME: Final = "pytorch_model.bin"
+PICKLE_INDEX: Final = "pytorch_model.bin.index.json"
+_PICKLES: Final = (".bin", ".pt", ".pth", ".ckpt")
+_LEXICONS: Final = ("ngram.txt", "ngram*.json", "labels.txt")
+_PREPROCESSORS: Final = ("preprocessor_config.json", "processor_config.json")
+_NOT_FIELDS: Final = frozenset(
+    {"model_type", "architectures", "transformers_version", "torch_dtype", "dtype", "auto_map",
+     "_name_or_path", "tokenizer_class"}
+)  # fmt: skip
+_PROBE: Final = "他说：“今天，我们去北京大学ＡＢ！”😀𠮷 hello 3.14"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Published files on this machine."""
+
+    folder: Path
+    """Where config and tokenizer lie."""
+    weights: tuple[Path, ...]
+    """Files of weights, all of one kind."""
+    uri: str
+    """Where they are from; of a hub with the commit."""
+
+
+def locate(source: str) -> Source:
+    """Find the files of a source.
+
+    Args:
+        source: A folder, a file of weights in it, s3:// or hf://ORG/NAME[@REVISION].
+
+    Raises:
+        CheckpointError: There are no weights, a shard is missing, or there is no config.json.
+    """
+    uri = source
+    if is_hub_uri(source):
+        folder, uri = _fetch(parse_hub_uri(source))
+    elif storage.is_s3(source):
+        folder = localise(source)
+    else:
+        folder = Path(source).expanduser()
+    if folder.is_file():
+        return _checked(Source(folder=folder.parent, weights=(folder,), uri=uri))
+    if not folder.is_dir():
+        raise CheckpointError(f"{source}: no such folder or file")
+    return _checked(Source(folder=folder, weights=_find_weights(folder), uri=uri))
+
+
+def build_config(folder: Path, entry: ModelEntry) -> tuple[PreTrainedConfig, dict[str, str]]:
+    """Return the config of published weights, and where it differs from the registry's.
+
+    Fields of the published config.json win over those of the entry; fields that the architecture
+    does not know are left out.
+
+    Raises:
+        CheckpointError: The file is not JSON, or its values do not go together.
+    """
+    theirs = _read_json(folder / "config.json")
+    known = set(AutoConfig.for_model(entry.architecture).to_dict()) | set(entry.config)
+    known -= _NOT_FIELDS
+    fields = {key: value for key, value in theirs.items() if key in known}
+    differences = {
+        key: f"{fields[key]!r}, entry: {value!r}"
+        for key, value in sorted(entry.config.items())
+        if key in fields and fields[key] != value
+    }
+    values: dict[str, Any] = {**entry.config, **fields}
+    for key in ("id2label", "label2id", "architectures"):
+        if theirs.get(key):
+            values[key] = theirs[key]
+    try:
+        config: PreTrainedConfig = AutoConfig.for_model(entry.architecture, **values)
+    except (ValueError, TypeError) as exc:
+        raise CheckpointError(
+            f"{folder}/config.json does not fit {entry.architecture}: {exc}"
+        ) from None
+    return config, differences
+
+
+def write_tokenizer(
+    source: Path, folder: Path, entry: ModelEntry, config: PreTrainedConfig
+) -> None:
+    """Write the tokenizer as AutoTokenizer loads it, and lexicons beside it.
+
+    Raises:
+        CheckpointError: The source has none though the model reads text, or what was written does
+            not give the same ids.
+    """
+    for pattern in (*_LEXICONS, *_PREPROCESSORS):
+        for path in sorted(source.glob(pattern)):
+            shutil.copyfile(path, folder / path.name)
+    if entry.tokenizer == "none":
+        return
+    workplace = folder / "raw" / "tokenizer"
+    shutil.rmtree(workplace, ignore_errors=True)
+    workplace.mkdir(parents=True)
+    for pattern in WANTED:
+        if not pattern.startswith("model") and pattern != "config.json":
+            for path in source.glob(pattern):
+                shutil.copyfile(path, workplace / path.name)
+    config.save_pretrained(workplace)
+    try:
+        tokenizer = load_tokenizer(workplace)
+    except CheckpointError as exc:
+        raise CheckpointError(
+            f"{source}: {exc}; --tokenizer names a folder that has the right one"
+        ) from None
+    tokenizer.save_pretrained(folder)
+    again = load_tokenizer(folder)
+    if again(_PROBE)["input_ids"] != tokenizer(_PROBE)["input_ids"]:
+        raise CheckpointError(f"{source}: the tokenizer gives other ids once it is written")
+    size = getattr(config, "vocab_size", None)
+    if isinstance(size, int) and len(tokenizer) > size:
+        raise CheckpointError(
+            f"{source}: the tokenizer has {len(tokenizer)} pieces, the model {size} embeddings"
+        )
+
+
+def _find_weights(folder: Path) -> tuple[Path, ...]:
+    if (folder / WEIGHTS_NAME).is_file():
+        return (folder / WEIGHTS_NAME,)
+    if (folder / INDEX_NAME).is_file():
+        gap = find_gap(folder)
+        if gap not in (None, "config.json"):
+            raise CheckpointError(f"{folder}: {gap} is missing; the index of the weights names it")
+        return tuple(folder / name for name in shard_names(folder))
+    if (folder / PICKLE_NAME).is_file():
+        return (folder / PICKLE_NAME,)
+    if (folder / PICKLE_INDEX).is_file():
+        return _pickled_shards(folder)
+    others = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
+    hint = f"; name the file itself if it is one of {', '.join(others[:4])}" if others else ""
+    raise CheckpointError(f"{folder}: neither {WEIGHTS_NAME} nor {PICKLE_NAME}{hint}")
+
+
+def _pickled_shards(folder: Path) -> tuple[Path, ...]:
+    path = folder / PICKLE_INDEX
+    try:
+        names = sorted(set(_read_json(path)["weight_map"].values()))
+        outside = [name for name in names if name != Path(name).name]
+    except (KeyError, AttributeError, TypeError) as exc:
+        raise CheckpointError(f"{path} is not an index of weights: {exc!r}") from None
+    if outside:
+        raise CheckpointError(f"{path} names {outside[0]!r}; expected a file beside it")
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise CheckpointError(f"{folder}: {missing[0]} is missing; {PICKLE_INDEX} names it")
+    return tuple(folder / name for name in names)
+
+
+def _checked(source: Source) -> Source:
+    if not (source.folder / "config.json").is_file():
+        raise CheckpointError(f"{source.folder}: no config.json beside the weights")
+    return source
+
+
+def _fetch(uri: HubUri) -> tuple[Path, str]:
+    """Bring a repository with pickles from the cache or the hub; returns folder and pinned URI."""
+    if uri.hub != "hf":
+        raise CheckpointError(
+            f"{uri}: import reads hf:// only; fetch the files and name the folder"
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    patterns = [*WANTED, PICKLE_NAME, PICKLE_INDEX, "pytorch_model-*-of-*.bin", *_LEXICONS]
+    try:
+        folder = Path(
+            snapshot_download(
+                uri.name,
+                revision=uri.revision,
+                allow_patterns=[*patterns, *_PREPROCESSORS],
+                local_files_only=is_offline(),
+            )
+        )
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as exc:
+        raise CheckpointError(f"{uri} cannot be fetched ({type(exc).__name__})") from None
+    return folder, str(HubUri(hub="hf", name=uri.name, revision=folder.name))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as exc:
+        raise CheckpointError(f"{path} is not JSON: {exc}") from None
+    if not isinstance(value, Mapping):
+        raise CheckpointError(f"{path}: expected an object, found {type(value).__name__}")
+    return dict(value)
