@@ -13,7 +13,7 @@ only jieba's special treatment of `+ # & . _ % -` inside Latin text.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 import numpy as np
@@ -68,3 +68,18 @@ def word_starts(text: str, cut: Cutter) -> NDArray[np.bool_]:
     is_inside = offsets < run_lengths[run]
     starts[(edges[run, 0] + offsets)[is_inside]] = True
     return starts
+
+
+def cut_runs(text: str, cut: Cutter) -> Iterator[tuple[int, str]]:
+    """Yield the words of a text with their places, as `word_starts` marks them."""
+    spans = [match.span() for match in RUNS.finditer(text)]
+    if not spans:
+        return
+    number, place = 0, spans[0][0]
+    for word in cut("\n".join([text[start:stop] for start, stop in spans])):
+        if word == "\n":
+            number += 1
+            place = spans[number][0]
+        else:
+            yield place, word
+            place += len(word)

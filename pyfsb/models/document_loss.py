@@ -68,6 +68,8 @@ class DocumentLoss(nn.Module):
         self._checkpoints_activations = checkpoints_activations
         inner = unpadded.unwrap(model)
         self._pad_id = int(inner.config.pad_token_id or 0)
+        # GPT-2 would take types for tokens, others have no place for them.
+        self._has_types = bool(getattr(inner.config, "type_vocab_size", 0))
         self._is_padded = layout in ("buckets", "padded")
         if self._is_padded and checkpoints_activations:
             inner.gradient_checkpointing_enable({"use_reentrant": False})
@@ -102,6 +104,8 @@ class DocumentLoss(nn.Module):
             ngrams: N-grams of the documents by their names in `Inputs.arguments`, of models that
                 read them; None or empty is none.
         """
+        if not self._has_types:
+            token_type_ids_N = None
         if self._is_padded:
             hidden_NH = self._padded_hidden(input_ids_N, lengths_B, token_type_ids_N, ngrams)
             return hidden_NH.index_select(0, positions_P)

@@ -59,7 +59,7 @@ class ClassificationLoss(DocumentLoss):
         # The heads of encoder-decoders look at rows of their own making, other models bring theirs.
         ids_BT, mask_BT = pad_flat(input_ids_N, lengths_B, self._pad_id)
         inputs = {"input_ids": ids_BT, "attention_mask": mask_BT}
-        if token_type_ids_N is not None and not inner.config.is_encoder_decoder:
+        if token_type_ids_N is not None and self._has_types:
             inputs["token_type_ids"] = pad_flat(token_type_ids_N, lengths_B, 0)[0]
         if ngrams:
             inputs |= inner.pad_ngrams(lengths=lengths_B, **ngrams)

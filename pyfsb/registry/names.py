@@ -24,6 +24,7 @@ _SPELLINGS: Final = {
         "ViT", "ZEN1", "ZEN2",
     )
 }  # fmt: skip
+_FAMILY: Final = tuple(series for series in Series if series is not Series.OTHER)
 _LEGACY_SERIES: Final = {"bigan": Series.RANDENG}
 """Series that were given up, with the one that took their models. Source: documentation."""
 
@@ -90,7 +91,7 @@ def parse_name(name: str) -> NameParts:
 
 
 def _find_series(first: str, name: str, deviations: list[str]) -> Series:
-    for series in Series:
+    for series in _FAMILY:
         for written in (series.value, series.chinese):
             if not first.casefold().startswith(written.casefold()):
                 continue
@@ -104,5 +105,5 @@ def _find_series(first: str, name: str, deviations: list[str]) -> Series:
     if legacy:
         deviations.append(f"{first} is an old series; its models are now {legacy.value}'s")
         return legacy
-    known = [series.value for series in Series]
+    known = [series.value for series in _FAMILY]
     raise UnknownNameError(f"series (known: {', '.join(known)}) in {name!r}", first, known)

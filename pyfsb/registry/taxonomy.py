@@ -33,6 +33,8 @@ class Series(_Bilingual):
     YUYUAN = ("Yuyuan", "余元")
     ZHOUWENWANG = ("Zhouwenwang", "周文王")
     ZIYA = ("Ziya", "姜子牙")
+    OTHER = ("Other", "其他")
+    """Of the catalogue: models that others published."""
 
 
 class Demand(_Bilingual):

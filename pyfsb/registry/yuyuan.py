@@ -38,7 +38,7 @@ ENTRIES: Final = (
         hub_id="IDEA-CCNL/Yuyuan-Bart-139M",
         aliases=("BioBART-base",), parent="facebook/bart-base",
         claims=claims(
-            ("corpus", "PubMed abstracts, 41 GB", CARD),
+            ("corpus", "medical: PubMed abstracts, 41 GB", CARD),
             ("compute", "16 A100-40G for 100 hours", CARD),
         ),
         source="English BART-base's published config.json",
@@ -59,7 +59,7 @@ ENTRIES: Final = (
         hub_id="IDEA-CCNL/Yuyuan-Bart-400M",
         aliases=("BioBART-large",), parent="facebook/bart-large",
         claims=claims(
-            ("corpus", "PubMed abstracts, 41 GB", CARD),
+            ("corpus", "medical: PubMed abstracts, 41 GB", CARD),
             ("compute", "16 A100-40G for 168 hours", CARD),
             ("size", "400 M in the title, 139 M in the text of the same card", CARD),
         ),
@@ -91,7 +91,7 @@ ENTRIES: Final = (
         languages=("en",),
         hub_id="IDEA-CCNL/YuyuanQA-GPT2-3.5B", parent="Yuyuan-GPT2-3.5B",
         claims=claims(
-            ("data", "10,000 question and answer pairs, cleaned from MedQuAD", CARD),
+            ("data", "medical: 10,000 question and answer pairs, cleaned from MedQuAD", CARD),
             ("compute", "16 A100", CARD),
             ("prompt", "`Question:{question} answer:`", CARD),
         ),

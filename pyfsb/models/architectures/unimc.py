@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 
 
 def additive_mask(visible: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return what is added to the scores of attention: 0, or the least number where nothing is seen.
+    """Return what is added to the scores of attention: 0, or the least number where it is blind.
 
     Args:
         visible: Booleans [B, T, T], or [B, T] where every token sees the same.

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -32,6 +32,52 @@ MAX_FLASH_WIDTH: Final = 256
 """Widest head of the flash kernels."""
 _PADDED_MULTIPLE: Final = 64
 """Lengths of padded groups are multiples of it: few groups, and the alignment kernels ask for."""
+
+
+class Heads(NamedTuple):
+    """Queries, and the keys and values that they look at."""
+
+    query_NAD: Tensor
+    key_MAD: Tensor
+    value_MAD: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """Who sees whom within a document, and how scores become weights."""
+
+    scale: float
+    """Factor of the scores."""
+    dropout: float
+    """Share of attention weights dropped; 0 outside of training."""
+    is_causal: bool
+    """True hides the later tokens of the same document."""
+    bias: Bias | None
+    """Adds to the scores."""
+    steps_N: Tensor | None
+    """A token sees those of its own and of lower steps; None: no steps."""
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether something is added to the scores, which kernels for ragged rows cannot do."""
+        return self.bias is not None or self.steps_N is not None
+
+    def mask(self, query_GATD: Tensor, key_GASD: Tensor, steps_GT: Tensor | None) -> Tensor | None:
+        """Return what is added to the scores of rows, the future of causal ones included."""
+        if not self.has_scores:
+            return None
+        length, key_length = query_GATD.shape[-2], key_GASD.shape[-2]
+        if self.bias is None:
+            mask = query_GATD.new_zeros(1, 1, length, key_length)
+        else:
+            mask = self.bias(query_GATD, key_GASD)
+        if steps_GT is not None:
+            hidden_GTS = steps_GT[:, None, :] > steps_GT[:, :, None]
+            mask = mask.masked_fill(hidden_GTS[:, None], float("-inf"))
+        if self.is_causal:
+            hidden = mask.new_full((length, key_length), float("-inf"))
+            mask = mask + hidden.triu(1)
+        return mask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +114,7 @@ def attend(
     is_causal: bool,
     keys: Documents | None = None,
     bias: Bias | None = None,
+    steps_N: Tensor | None = None,
 ) -> Tensor:
     """Attend within each document, or from each to its partner.
 
@@ -81,21 +128,19 @@ def attend(
         is_causal: True hides the later tokens of the same document.
         keys: Where the documents looked at lie; None: the querying ones themselves.
         bias: Adds to the scores.
+        steps_N: Within a document, a token sees those of its own and of lower steps; None: all.
 
     Returns:
         Attended values [N, A x D].
     """
+    heads = Heads(query_NAD, key_MAD, value_MAD)
+    rule = Rule(scale=scale, dropout=dropout, is_causal=is_causal, bias=bias, steps_N=steps_N)
     others = documents if keys is None else keys
     if calls_by_length(documents.device):
-        groups = group_equal(documents.lengths, others.lengths)
-        parts = _attend_groups(
-            query_NAD, key_MAD, value_MAD, groups, scale, dropout, is_causal, bias
-        )
+        parts = _attend_groups(heads, group_equal(documents.lengths, others.lengths), rule)
         return parts[0] if len(parts) == 1 else torch.cat(parts)
-    if bias is not None:
-        return _attend_padded(
-            query_NAD, key_MAD, value_MAD, documents, others, scale, dropout, is_causal, bias
-        )
+    if rule.has_scores:
+        return attend_padded(heads, documents, others, rule)
     is_half = query_NAD.dtype in (torch.float16, torch.bfloat16)
     if is_half and dropout == 0.0 and query_NAD.shape[-1] <= MAX_FLASH_WIDTH:
         attended_NAD = varlen_attn(
@@ -105,9 +150,7 @@ def attend(
         )  # fmt: skip
         assert isinstance(attended_NAD, Tensor)
         return attended_NAD.flatten(-2)
-    return attend_nested(
-        query_NAD, key_MAD, value_MAD, documents, others, scale, dropout, is_causal
-    )
+    return attend_nested(heads, documents, others, rule)
 
 
 def calls_by_length(device: torch.device) -> bool:
@@ -171,16 +214,7 @@ def _pad_group(
     )
 
 
-def attend_nested(
-    query_NAD: Tensor,
-    key_MAD: Tensor,
-    value_MAD: Tensor,
-    documents: Documents,
-    others: Documents,
-    scale: float,
-    dropout: float,
-    is_causal: bool,
-) -> Tensor:
+def attend_nested(heads: Heads, documents: Documents, others: Documents, rule: Rule) -> Tensor:
     """Attend by torch's nested tensors, which choose a kernel for any type, width and dropout."""
 
     def nest(states_NAD: Tensor, lying: Documents) -> Tensor:
@@ -190,74 +224,31 @@ def attend_nested(
         return nested.transpose(1, 2)
 
     attended = functional.scaled_dot_product_attention(
-        nest(query_NAD, documents), nest(key_MAD, others), nest(value_MAD, others),
-        dropout_p=dropout, is_causal=is_causal, scale=scale,
+        nest(heads.query_NAD, documents), nest(heads.key_MAD, others),
+        nest(heads.value_MAD, others),
+        dropout_p=rule.dropout, is_causal=rule.is_causal, scale=rule.scale,
     )  # fmt: skip
     attended_NAD: Tensor = attended.transpose(1, 2).values()
     return attended_NAD.flatten(-2)
 
 
-def _attend_groups(
-    query_NAD: Tensor,
-    key_MAD: Tensor,
-    value_MAD: Tensor,
-    groups: tuple[Group, ...],
-    scale: float,
-    dropout: float,
-    is_causal: bool,
-    bias: Bias | None,
-) -> list[Tensor]:
-    query_sizes = [group.num_documents * group.query_length for group in groups]
-    key_sizes = [group.num_documents * group.key_length for group in groups]
-    # One split: the gradients of many slices would each be as large as the whole.
-    parts = zip(
-        groups,
-        torch.split(query_NAD, query_sizes),
-        torch.split(key_MAD, key_sizes),
-        torch.split(value_MAD, key_sizes),
-        strict=True,
-    )
-    attended = []
-    for group, query, key, value in parts:
-        query_GATD = torch.unflatten(query, 0, (-1, group.query_length)).transpose(1, 2)
-        key_GASD = torch.unflatten(key, 0, (-1, group.key_length)).transpose(1, 2)
-        value_GASD = torch.unflatten(value, 0, (-1, group.key_length)).transpose(1, 2)
-        mask = None if bias is None else bias(query_GATD, key_GASD)
-        if mask is not None and is_causal:
-            mask = mask + _future(group.query_length, group.key_length, mask)
-        attended_GATD = functional.scaled_dot_product_attention(
-            query_GATD, key_GASD, value_GASD, mask,
-            dropout_p=dropout, is_causal=is_causal and mask is None, scale=scale,
-        )  # fmt: skip
-        attended.append(attended_GATD.transpose(1, 2).reshape(query.shape[0], -1))
-    return attended
-
-
-def _attend_padded(
-    query_NAD: Tensor,
-    key_MAD: Tensor,
-    value_MAD: Tensor,
-    documents: Documents,
-    others: Documents,
-    scale: float,
-    dropout: float,
-    is_causal: bool,
-    bias: Bias,
-) -> Tensor:
-    """Attend in groups padded to a common multiple; a bias keeps ragged kernels away."""
+def attend_padded(heads: Heads, documents: Documents, others: Documents, rule: Rule) -> Tensor:
+    """Attend in groups padded to a common multiple; added scores keep ragged kernels away."""
     attended, places = [], []
     for group in group_padded(documents.lengths, others.lengths, documents.device):
-        query_GATD = query_NAD[group.queries_GT].transpose(1, 2)
+        query_GATD = heads.query_NAD[group.queries_GT].transpose(1, 2)
         key_GASD, value_GASD = (
-            states_MAD[group.keys_GS].transpose(1, 2) for states_MAD in (key_MAD, value_MAD)
+            states_MAD[group.keys_GS].transpose(1, 2)
+            for states_MAD in (heads.key_MAD, heads.value_MAD)
         )
-        mask = bias(query_GATD, key_GASD)
+        steps_GT = None if rule.steps_N is None else rule.steps_N[group.queries_GT]
+        mask = rule.mask(query_GATD, key_GASD, steps_GT)
+        assert mask is not None
+        # Finite, so that rows of padding, which may see nothing, stay numbers.
         lowest = torch.finfo(mask.dtype).min
         mask = mask.masked_fill(~group.is_key_GS[:, None, None, :], lowest)
-        if is_causal:
-            mask = mask + _future(query_GATD.shape[-2], key_GASD.shape[-2], mask)
         attended_GATD = functional.scaled_dot_product_attention(
-            query_GATD, key_GASD, value_GASD, mask, dropout_p=dropout, scale=scale
+            query_GATD, key_GASD, value_GASD, mask, dropout_p=rule.dropout, scale=rule.scale
         )
         flat_NH = attended_GATD.transpose(1, 2).flatten(0, 1).flatten(-2)
         attended.append(flat_NH.index_select(0, group.real_N))
@@ -265,7 +256,28 @@ def _attend_padded(
     return torch.cat(attended).index_select(0, torch.cat(places).argsort())
 
 
-def _future(query_length: int, key_length: int, like: Tensor) -> Tensor:
-    """Return 0 where a token may look and minus infinity where it may not, [T, S]."""
-    hidden = like.new_full((query_length, key_length), float("-inf"))
-    return hidden.triu(1)
+def _attend_groups(heads: Heads, groups: tuple[Group, ...], rule: Rule) -> list[Tensor]:
+    query_sizes = [group.num_documents * group.query_length for group in groups]
+    key_sizes = [group.num_documents * group.key_length for group in groups]
+    # One split: the gradients of many slices would each be as large as the whole.
+    parts = zip(
+        groups,
+        torch.split(heads.query_NAD, query_sizes),
+        torch.split(heads.key_MAD, key_sizes),
+        torch.split(heads.value_MAD, key_sizes),
+        [None] * len(groups) if rule.steps_N is None else torch.split(rule.steps_N, query_sizes),
+        strict=True,
+    )
+    attended = []
+    for group, query, key, value, steps in parts:
+        query_GATD = torch.unflatten(query, 0, (-1, group.query_length)).transpose(1, 2)
+        key_GASD = torch.unflatten(key, 0, (-1, group.key_length)).transpose(1, 2)
+        value_GASD = torch.unflatten(value, 0, (-1, group.key_length)).transpose(1, 2)
+        steps_GT = None if steps is None else torch.unflatten(steps, 0, (-1, group.query_length))
+        mask = rule.mask(query_GATD, key_GASD, steps_GT)
+        attended_GATD = functional.scaled_dot_product_attention(
+            query_GATD, key_GASD, value_GASD, mask,
+            dropout_p=rule.dropout, is_causal=rule.is_causal and mask is None, scale=rule.scale,
+        )  # fmt: skip
+        attended.append(attended_GATD.transpose(1, 2).reshape(query.shape[0], -1))
+    return attended

@@ -20,20 +20,7 @@ from pyfsb.models.unpadded.documents import Documents
 from pyfsb.models.unpadded.layers import run_layers, split_heads
 
 
-def forward(
-    model: Any,
-    ids_N: Tensor,
-    source: Documents,
-    decoder_ids_M: Tensor,
-    target: Documents,
-    checkpoints: bool,
-) -> Tensor:
-    """Return the last hidden states of the decoder, before any scaling for the head."""
-    encoded_NH = _run_stack(model.encoder, ids_N, source, None, None, checkpoints)
-    return _run_stack(model.decoder, decoder_ids_M, target, encoded_NH, source, checkpoints)
-
-
-def _run_stack(
+def run_stack(
     stack: Any,
     ids_N: Tensor,
     documents: Documents,
@@ -41,6 +28,7 @@ def _run_stack(
     encoded: Documents | None,
     checkpoints: bool,
 ) -> Tensor:
+    """Return the last hidden states of the encoder or decoder, before any scaling for the head."""
     bias = _relative_bias(stack.block[0].layer[0].SelfAttention, documents)
 
     def step(block: Any, hidden_NH: Tensor, _: Tensor | None) -> Tensor:

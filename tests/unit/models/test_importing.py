@@ -133,7 +133,7 @@ def test_missing_and_extra_weights_are_listed_and_refused(tmp_path: Path) -> Non
     state = make_state()
     state["bert.novel.weight"] = torch.zeros(2)
     del state["bert.encoder.layer.0.output.dense.bias"]
-    name = "bert.encoder.layer.1.output.dense.weight"
+    name = "bert.encoder.layer.0.output.dense.weight"
     state[name] = torch.zeros(3, 3)
     folder = publish(tmp_path / "from", state)
     with pytest.raises(CheckpointError) as caught:

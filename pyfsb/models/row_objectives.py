@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a model and its tokenizer to the row objective that fits them.
+
+Called by training and inference, so a model is asked in the rows that it was taught with. Never
+reads a file.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+from pyfsb.errors import ConfigError
+from pyfsb.models.building import max_positions
+from pyfsb.objectives.extraction_ubert import UbertExtraction
+from pyfsb.objectives.extraction_uniex import UniexExtraction
+from pyfsb.objectives.multiple_choice import MultipleChoice
+from pyfsb.objectives.row_objective import FrameIds, Tokenize, Tokenized
+
+YES_NO_WORDS: Final = (("是", "非"), ("yes", "no"), ("是", "不"))
+"""What says that an option is right or wrong; the first pair that a vocabulary has as whole tokens.
+Source: fengshen/models/unimc of Fengshenbang-LM c8fb7b8; the last pair, for small vocabularies, is our choice."""
+KIND_MARKS: Final = ("[unused1]", "[unused2]")
+"""What stands before a kind and before a predicate. Source: fengshen/models/uniex. Vocabularies
+without them take [MASK] for both (our choice)."""
+
+ExtractionObjective = UbertExtraction | UniexExtraction
+
+
+def make_tokenize(tokenizer: PreTrainedTokenizerBase) -> Tokenize:
+    """Return the callable through which objectives tokenise texts, without special tokens."""
+
+    def tokenize(text: str) -> Tokenized:
+        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        return Tokenized(
+            ids_T=np.asarray(encoded["input_ids"], dtype=np.int32),
+            offsets_T2=np.asarray(encoded["offset_mapping"], dtype=np.int32).reshape(-1, 2),
+        )
+
+    return tokenize
+
+
+def build_choice_objective(
+    config: PreTrainedConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_tokens: int,
+    hides_tokens: bool = True,
+) -> MultipleChoice:
+    """Return the objective of UniMC.
+
+    Args:
+        config: Of a masked language model.
+        tokenizer: Its tokenizer.
+        max_tokens: Positions of a row at most; never more than the model has.
+        hides_tokens: Whether training predicts tokens of the texts too.
+
+    Raises:
+        ConfigError: The vocabulary has no words for yes and no.
+    """
+    vocabulary = tokenizer.get_vocab()
+    special = set(tokenizer.all_special_ids)
+    # The published vocabularies keep unused places in brackets.
+    ordinary = [
+        number
+        for piece, number in vocabulary.items()
+        if number not in special and not (piece.startswith("[unused") and piece.endswith("]"))
+    ]
+    yes_id, no_id = _find_words(tokenizer)
+    return MultipleChoice(
+        frame=frame_ids(tokenizer),
+        yes_id=yes_id,
+        no_id=no_id,
+        max_positions=min(max_tokens, max_positions(config)),
+        ordinary=np.array(sorted(ordinary), dtype=np.int64),
+        hides_tokens=hides_tokens,
+    )
+
+
+def build_extraction_objective(
+    config: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_tokens: int,
+    num_kinds: int | None = None,
+) -> ExtractionObjective:
+    """Return the objective of UBERT or UniEX.
+
+    Args:
+        config: Of the model; says whether cells are those of the original.
+        tokenizer: Its tokenizer.
+        max_tokens: Tokens (UniEX: positions) of a row at most; never more than the model has.
+        num_kinds: Kinds of a sample in one training batch at most, of UBERT.
+
+    Raises:
+        ConfigError: The model is another one.
+    """
+    frame, limit = frame_ids(tokenizer), min(max_tokens, max_positions(config))
+    if config.model_type == "ubert":
+        return UbertExtraction(
+            frame=frame, max_tokens=limit, num_kinds=num_kinds, legacy_cells=config.legacy_cells
+        )
+    if config.model_type != "uniex":
+        raise ConfigError(f"{config.model_type} does not extract; expected ubert or uniex")
+    vocabulary = tokenizer.get_vocab()
+    kind_id, predicate_id = (vocabulary.get(mark, frame.mask) for mark in KIND_MARKS)
+    return UniexExtraction(
+        frame=frame,
+        kind_id=kind_id,
+        predicate_id=predicate_id,
+        max_positions=limit,
+        two_step=config.two_step,
+        legacy_cells=config.legacy_cells,
+    )
+
+
+def frame_ids(tokenizer: PreTrainedTokenizerBase) -> FrameIds:
+    """Return the special ids that rows are built with.
+
+    Raises:
+        ConfigError: The tokenizer has no such token.
+    """
+    found: dict[str, int] = {}
+    for name in ("pad", "cls", "sep", "mask"):
+        number = getattr(tokenizer, f"{name}_token_id")
+        if number is None:
+            raise ConfigError(
+                f"the tokenizer has no {name} token; rows of choices and kinds need it"
+            )
+        found[name] = int(number)
+    return FrameIds(**found)
+
+
+def _find_words(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
+    """Return the ids of yes and no."""
+    tokenize = make_tokenize(tokenizer)
+    for words in YES_NO_WORDS:
+        ids = [tokenize(word).ids_T for word in words]
+        if all(len(own) == 1 and int(own[0]) != tokenizer.unk_token_id for own in ids):
+            return int(ids[0][0]), int(ids[1][0])
+    wanted = " or ".join("/".join(words) for words in YES_NO_WORDS)
+    raise ConfigError(f"the vocabulary has no single tokens {wanted}; choices are scored by them")

@@ -1,0 +1,38 @@
+"""Reference cases of models that take rows with texts: their tokenizer, samples and tensors."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from pyfsb.data.vocabulary import write_tokenizer
+from pyfsb.models.loading import load_tokenizer
+from tests.helpers.reference import ReferenceCase
+
+
+@cache
+def case_tokenizer(case: ReferenceCase) -> PreTrainedTokenizerBase:
+    """The tokenizer of a case's vocab.txt, special tokens in texts counting as such."""
+    pieces = (case.folder / "vocab.txt").read_text(encoding="utf-8").split("\n")
+    with tempfile.TemporaryDirectory() as folder:
+        write_tokenizer([piece for piece in pieces if piece], Path(folder), lowercase=True)
+        return load_tokenizer(Path(folder))
+
+
+def tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(np.asarray(values)) for name, values in arrays.items()}
+
+
+def deviation(found: Any, expected: Any) -> float:
+    """The largest absolute difference; shapes must be equal."""
+    found, expected = torch.as_tensor(found).double(), torch.as_tensor(expected).double()
+    assert found.shape == expected.shape
+    return float((found - expected).abs().max()) if found.numel() else 0.0
