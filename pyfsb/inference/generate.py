@@ -1,25 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Family generate: a causal language model continues a text.
+"""Family generate: a causal language model continues a text, or answers a prompt around it.
 
-Greedy by default, so that the same prompt gives the same text. Shapes: B rows, T tokens.
+Greedy, so that the same prompt gives the same text. Shapes: B rows, T tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteriaList
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pyfsb.config import Family
 from pyfsb.data.normalizing import normalise_text
-from pyfsb.inference.deadline import check_deadline
+from pyfsb.errors import ConfigError
+from pyfsb.inference.decoding import end_ids, max_new_tokens, special_ids, stopping
 from pyfsb.inference.pieces import decode_tokens
+from pyfsb.inference.prompts import Prompt
 from pyfsb.inference.protocol import Generation, TextInput, as_inputs
-
-MAX_NEW_TOKENS = 64
 
 
 class Generator:
@@ -34,55 +32,77 @@ class Generator:
         *,
         name: str,
         max_tokens: int,
+        template: str | None = None,
+        end: str | None = None,
     ) -> None:
-        """Keep a model in evaluation mode."""
+        """Keep a model in evaluation mode.
+
+        Args:
+            model: With a head for the next token.
+            tokenizer: Its own.
+            name: For messages and servers.
+            max_tokens: Of a prompt and its answer together.
+            template: What the model reads, with {text} once; None: the config's
+                `prompt_template`, else the text alone.
+            end: What ends an answer besides the end token; None: the config's `prompt_end`.
+
+        Raises:
+            ConfigError: {text} does not stand in the template once, or nothing can be answered in
+                so few tokens.
+        """
         self.name = name
+        self.prompt = Prompt.of(model.config, template=template, end=end)
         self._model = model.eval()
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
-        config = model.config
-        begins, ends, pads = (
-            _token_ids(config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")
-        )
-        self._begin = begins[:1]
-        self._ends = ends or None
+        self._begin = special_ids(model.config, "bos_token_id")[:1]
+        if max_tokens <= len(self._begin) + 1:
+            raise ConfigError(f"max_tokens = {max_tokens}: too few for a prompt and an answer")
+        self._ends = end_ids(model) or None
         # One row needs no padding, but generate asks for a token; GPT-2 has none of its own.
-        self._pad = next(iter([*pads, *ends]), 0)
+        pads = special_ids(model.config, "pad_token_id")
+        self._pad = next(iter([*pads, *(self._ends or ())]), 0)
+        self._max_new_tokens = max_new_tokens(model)
 
     @torch.inference_mode()
     def predict(self, inputs: Sequence[str | tuple[str, str] | TextInput]) -> list[Generation]:
-        """Return a continuation of each text, at most 64 tokens."""
+        """Return a continuation of each text, at most 64 tokens unless the model says otherwise."""
         return [self._continue(item.text) for item in as_inputs(inputs)]
 
     def _continue(self, text: str) -> Generation:
-        encoded = self._tokenizer(normalise_text(text), add_special_tokens=False)["input_ids"]
-        room = max(1, self._max_tokens - MAX_NEW_TOKENS - 1)
-        prompt = torch.tensor([[*self._begin, *encoded[-room:]]], device=self._model.device)
-        output = self._model.generate(
+        # At least half of a short model's tokens are the prompt's.
+        answer = min(self._max_new_tokens, self._max_tokens // 2)
+        room = max(1, self._max_tokens - answer - 1)
+        encoded, is_truncated = self._encode(normalise_text(text), room)
+        prompt = torch.tensor([[*self._begin, *encoded]], device=self._model.device)
+        length = prompt.shape[1]
+        ids = self._model.generate(
             prompt,
             attention_mask=torch.ones_like(prompt),
-            max_new_tokens=min(MAX_NEW_TOKENS, self._max_tokens - prompt.shape[1]),
+            max_new_tokens=min(self._max_new_tokens, self._max_tokens - length),
             do_sample=False,
+            num_beams=1,
             pad_token_id=self._pad,
             eos_token_id=self._ends,
-            stopping_criteria=StoppingCriteriaList([_goes_on]),
-        )[0, prompt.shape[1] :].tolist()
+            stopping_criteria=stopping(
+                (lambda row: self._is_done(row[length:])) if self.prompt.end else None
+            ),
+        )[0, length:].tolist()
         return Generation(
-            text=decode_tokens(self._tokenizer, output),
-            num_tokens=len(output),
-            is_truncated=len(encoded) > room,
+            text=self.prompt.trim(decode_tokens(self._tokenizer, ids)),
+            num_tokens=len(ids),
+            is_truncated=is_truncated,
         )
 
+    def _encode(self, text: str, room: int) -> tuple[list[int], bool]:
+        """Return the last tokens of a text, or the template with the end of the text."""
+        if not self.prompt.is_plain:
+            return self.prompt.fit(text, self._tokens, room, keeps_start=False)
+        ids = self._tokens(text)
+        return ids[-room:], len(ids) > room
 
-def _goes_on(ids_BT: Tensor, _scores: object, **_settings: object) -> Tensor:
-    """Stop no row, but all of them at the deadline: a large model takes seconds for a token."""
-    check_deadline()
-    return torch.zeros(len(ids_BT), dtype=torch.bool, device=ids_BT.device)
+    def _tokens(self, text: str) -> list[int]:
+        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
-
-def _token_ids(config: Any, name: str) -> list[int]:
-    """Return the ids of a kind of special token: a config has none, one, or a list of them."""
-    value = getattr(config, name, None)
-    if value is None:
-        return []
-    return [int(item) for item in value] if isinstance(value, list) else [int(value)]
+    def _is_done(self, ids: list[int]) -> bool:
+        return self.prompt.find_end(decode_tokens(self._tokenizer, ids)) is not None

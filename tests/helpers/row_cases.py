@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import unicodedata
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -36,3 +37,24 @@ def deviation(found: Any, expected: Any) -> float:
     found, expected = torch.as_tensor(found).double(), torch.as_tensor(expected).double()
     assert found.shape == expected.shape
     return float((found - expected).abs().max()) if found.numel() else 0.0
+
+
+def original_offsets(text: str, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """Characters of each token of a text, as the originals find them: [UNK] counts as one."""
+    normal, places = "", []
+    for place, character in enumerate(text.lower()):
+        plain = "".join(c for c in unicodedata.normalize("NFD", character) if unicodedata.category(c) != "Mn")
+        plain = "".join(c for c in plain if ord(c) not in (0, 0xFFFD) and unicodedata.category(c) not in ("Cc", "Cf"))
+        normal += plain
+        places += [place] * len(plain)
+    found, offset = [], 0
+    for piece in tokenizer.tokenize(text):
+        if piece.startswith("[") and piece.endswith("]"):
+            found.append([offset])
+            offset += 1
+            continue
+        piece = piece.removeprefix("##")
+        start = normal[offset:].index(piece) + offset
+        offset = start + len(piece)
+        found.append(places[start:offset])
+    return found

@@ -17,9 +17,19 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pyfsb.errors import ConfigError
-from pyfsb.models.unpadded import bart, bert, clip, deberta, gpt2, t5
+from pyfsb.models.unpadded import (
+    bart,
+    bert,
+    clip,
+    deberta,
+    gpt2,
+    llama,
+    longformer,
+    t5,
+    zhouwenwang,
+)
 from pyfsb.models.unpadded.documents import Documents
-from pyfsb.models.unpadded.layers import PairForward, SingleForward
+from pyfsb.models.unpadded.layers import SingleForward, StackForward
 
 __all__ = [
     "Documents",
@@ -38,14 +48,18 @@ _SINGLE: Final[dict[str, SingleForward]] = {
     "megatron-bert": bert.forward_megatron,
     "chinese_clip_text_model": bert.forward,
     "deberta-v2": deberta.forward,
+    "roberta": bert.forward,
+    "rope-longformer": longformer.forward,
+    "zhouwenwang": zhouwenwang.forward,
     "gpt2": gpt2.forward,
+    "llama": llama.forward,
     "clip_text_model": clip.forward,
 }
-_PAIRS: Final[dict[str, PairForward]] = {
-    "t5": t5.forward,
-    "mt5": t5.forward,
-    "bart": bart.forward,
-    "pegasus": bart.forward,
+_PAIRS: Final[dict[str, StackForward]] = {
+    "t5": t5.run_stack,
+    "mt5": t5.run_stack,
+    "bart": bart.run_stack,
+    "pegasus": bart.run_stack,
 }
 
 
@@ -84,7 +98,7 @@ def encode(
         input_ids_N: Documents end to end.
         lengths_B: Tokens of each document. On an accelerator it may stay in the host's memory,
             which spares waiting for the device.
-        token_type_ids_N: 0 or 1 for each token; None is all 0.
+        token_type_ids_N: 0 or 1 for each token; None is all 0, or the default of the model.
         positions_P: Indices into N of the tokens whose states are wanted; None: all. The last
             layer then computes its feed-forward part for them alone.
         checkpoints_activations: Keep only the inputs of layers for the backward pass.
@@ -137,16 +151,16 @@ def encode_pair(
         ConfigError: The architecture has no unpadded forward for pairs.
     """
     inner = unwrap(model)
-    forward = _find(_PAIRS, inner)
+    run_stack, model_with_stacks = _find(_PAIRS, inner), inner.base_model
     source, target = Documents.side_by_side([lengths_B, decoder_lengths_B], input_ids_N.device)
-    hidden_MH = forward(
-        inner.base_model,
-        source.sort(input_ids_N),
-        source,
-        target.sort(decoder_ids_M),
-        target,
+    encoded_NH = run_stack(
+        model_with_stacks.encoder, source.sort(input_ids_N), source, None, None,
         checkpoints_activations,
-    )
+    )  # fmt: skip
+    hidden_MH = run_stack(
+        model_with_stacks.decoder, target.sort(decoder_ids_M), target, encoded_NH, source,
+        checkpoints_activations,
+    )  # fmt: skip
     return target.restore(hidden_MH)
 
 

@@ -233,24 +233,48 @@ def attend_nested(heads: Heads, documents: Documents, others: Documents, rule: R
 
 
 def attend_padded(heads: Heads, documents: Documents, others: Documents, rule: Rule) -> Tensor:
-    """Attend in groups padded to a common multiple; added scores keep ragged kernels away."""
-    attended, places = [], []
-    for group in group_padded(documents.lengths, others.lengths, documents.device):
-        query_GATD = heads.query_NAD[group.queries_GT].transpose(1, 2)
-        key_GASD, value_GASD = (
-            states_MAD[group.keys_GS].transpose(1, 2)
-            for states_MAD in (heads.key_MAD, heads.value_MAD)
-        )
+    """Attend in rows of padded groups; added scores keep ragged kernels away."""
+
+    def attend_rows(rows: Heads, group: PaddedGroup) -> Tensor:
         steps_GT = None if rule.steps_N is None else rule.steps_N[group.queries_GT]
-        mask = rule.mask(query_GATD, key_GASD, steps_GT)
+        mask = rule.mask(rows.query_NAD, rows.key_MAD, steps_GT)
         assert mask is not None
         # Finite, so that rows of padding, which may see nothing, stay numbers.
         lowest = torch.finfo(mask.dtype).min
         mask = mask.masked_fill(~group.is_key_GS[:, None, None, :], lowest)
-        attended_GATD = functional.scaled_dot_product_attention(
-            query_GATD, key_GASD, value_GASD, mask, dropout_p=rule.dropout, scale=rule.scale
+        return functional.scaled_dot_product_attention(
+            *rows, mask, dropout_p=rule.dropout, scale=rule.scale
         )
-        flat_NH = attended_GATD.transpose(1, 2).flatten(0, 1).flatten(-2)
+
+    return in_padded_rows(heads, documents, others, attend_rows)
+
+
+def in_padded_rows(
+    heads: Heads,
+    documents: Documents,
+    others: Documents,
+    attend_rows: Callable[[Heads, PaddedGroup], Tensor],
+) -> Tensor:
+    """Attend in groups of documents padded to a common multiple.
+
+    Args:
+        heads: Queries, keys and values.
+        documents: Where the querying documents lie.
+        others: Where those looked at lie.
+        attend_rows: Takes a group's queries [G, A, T, D], keys and values [G, A, S, D] and what is
+            padding in them; returns attended values [G, A, T, D].
+
+    Returns:
+        Attended values [N, A x D].
+    """
+    attended, places = [], []
+    for group in group_padded(documents.lengths, others.lengths, documents.device):
+        rows = Heads(
+            heads.query_NAD[group.queries_GT].transpose(1, 2),
+            heads.key_MAD[group.keys_GS].transpose(1, 2),
+            heads.value_MAD[group.keys_GS].transpose(1, 2),
+        )
+        flat_NH = attend_rows(rows, group).transpose(1, 2).flatten(0, 1).flatten(-2)
         attended.append(flat_NH.index_select(0, group.real_N))
         places.append(group.queries_GT.flatten().index_select(0, group.real_N))
     return torch.cat(attended).index_select(0, torch.cat(places).argsort())

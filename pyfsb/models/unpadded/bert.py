@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""BERT and MegatronBert on documents that lie end to end.
+"""BERT, RoBERTa and MegatronBert on documents that lie end to end.
 
 Shapes: N tokens, P chosen ones, H hidden.
 
@@ -28,7 +28,7 @@ def forward(
     places_P: Tensor | None,
     checkpoints: bool,
 ) -> Tensor:
-    """Return the last hidden states of a BERT, also of a ChineseCLIP text tower."""
+    """Return the last hidden states of a BERT, a RoBERTa or a ChineseCLIP text tower."""
 
     def step(layer: Any, hidden_NH: Tensor, places_P: Tensor | None) -> Tensor:
         attended_NH = choose(_attend(layer.attention.self, hidden_NH, documents), places_P)
@@ -68,10 +68,13 @@ def embed(model: Any, ids_N: Tensor, types_N: Tensor | None, documents: Document
     """Return the embeddings of tokens, positions counted within each document."""
     # Some take types that are left out from a buffer which is no longer than one document.
     types_N = torch.zeros_like(ids_N) if types_N is None else types_N
+    # RoBERTa's first positions are those of padding.
+    is_roberta = model.config.model_type == "roberta"
+    first = int(model.config.pad_token_id) + 1 if is_roberta else 0
     embedded_1NH: Tensor = model.embeddings(
         input_ids=ids_N[None],
         token_type_ids=types_N[None],
-        position_ids=documents.positions_N[None],
+        position_ids=documents.positions_N[None] + first,
     )
     return embedded_1NH[0]
 

@@ -20,7 +20,6 @@ from pyfsb.models.unpadded.documents import Documents
 SingleForward: TypeAlias = Callable[
     [Any, Tensor, Tensor | None, Documents, Tensor | None, bool], Tensor
 ]
-PairForward: TypeAlias = Callable[[Any, Tensor, Documents, Tensor, Documents, bool], Tensor]
 
 StackForward: TypeAlias = Callable[
     [Any, Tensor, Documents, Tensor | None, Documents | None, bool], Tensor
@@ -55,33 +54,6 @@ def run_layers(
         else:
             hidden_NH = step(layer, hidden_NH, places)
     return hidden_NH
-
-
-def run_pair(
-    run_stack: StackForward,
-    model: Any,
-    ids_N: Tensor,
-    source: Documents,
-    decoder_ids_M: Tensor,
-    target: Documents,
-    checkpoints: bool,
-) -> Tensor:
-    """Send documents through an encoder, their partners through the decoder that reads it.
-
-    Args:
-        run_stack: Computes one of the two stacks.
-        model: Holds them as `encoder` and `decoder`.
-        ids_N: The encoder's documents end to end.
-        source: Where they lie.
-        decoder_ids_M: The decoder's.
-        target: Where they lie.
-        checkpoints: Keep only the inputs of layers for the backward pass.
-
-    Returns:
-        The last hidden states of the decoder, [M, H].
-    """
-    encoded_NH = run_stack(model.encoder, ids_N, source, None, None, checkpoints)
-    return run_stack(model.decoder, decoder_ids_M, target, encoded_NH, source, checkpoints)
 
 
 def choose(states_NH: Tensor, places_P: Tensor | None) -> Tensor:

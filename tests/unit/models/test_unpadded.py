@@ -69,10 +69,16 @@ MASKED: dict[str, tuple[str, dict[str, Any]]] = {
         "deberta-v2", DEBERTA | {"pos_att_type": [], "relative_attention": False},
     ),
     "deberta-v2, later head": ("deberta-v2", DEBERTA | {"legacy": False, "hidden_act": "relu"}),
+    "roberta": ("roberta", BERT | {"type_vocab_size": 1, "pad_token_id": 1}),
+    "rope-longformer": ("rope-longformer", BERT | {"attention_window": [4, 16]}),
+    "rope-longformer, full": ("rope-longformer", BERT | {"use_sparse_attention": False}),
+    "zhouwenwang": ("zhouwenwang", BERT),
 }  # fmt: skip
 CAUSAL: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("gpt2", GPT2),
     "gpt2, scaled by layer": ("gpt2", GPT2 | {"scale_attn_by_inverse_layer_idx": True}),
+    "llama": ("llama", BERT | {"num_key_value_heads": 2, "attention_dropout": 0.1}),
+    "zhouwenwang, writing": ("zhouwenwang", BERT),
 }
 PAIRS: dict[str, tuple[str, dict[str, Any]]] = {
     "t5": ("t5", T5),
@@ -131,7 +137,7 @@ def batch_of(name: str) -> dict[str, Tensor]:
 
 def reference_loss(model: Any, batch: dict[str, Tensor]) -> Tensor:
     """Return the loss of Hugging Face's own padded forward pass, with logits everywhere."""
-    ids, mask = pad_flat(batch["input_ids"], batch["lengths"], 0)
+    ids, mask = pad_flat(batch["input_ids"], batch["lengths"], model.config.pad_token_id)
     if "decoder_ids" not in batch:
         logits = model(input_ids=ids, attention_mask=mask).logits[mask.bool()]
     else:
@@ -194,7 +200,7 @@ def test_checkpointed_activations_change_nothing_with_dropout(name: str) -> None
     assert float(other.detach()) != float(found[0][0])
 
 
-@pytest.mark.parametrize("name", ["bert", "deberta-v2", "t5"])
+@pytest.mark.parametrize("name", ["bert", "deberta-v2", "t5", "rope-longformer"])
 def test_training_is_equal_the_way_of_accelerators(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,7 +232,10 @@ def split_hidden(model: Any, ids: Tensor, lengths: list[int]) -> list[Tensor]:
 ROWS = st.lists(st.integers(1, 24), min_size=2, max_size=6)
 
 
-@pytest.mark.parametrize("name", ["bert", "megatron-bert", "deberta-v2", "gpt2"])
+@pytest.mark.parametrize(
+    "name",
+    ["bert", "roberta", "megatron-bert", "deberta-v2", "rope-longformer", "gpt2", "llama"],
+)
 @settings(max_examples=8, deadline=None)
 @given(lengths=ROWS, data=st.data())
 def test_documents_never_see_each_other(name: str, lengths: list[int], data: Any) -> None:
@@ -262,7 +271,7 @@ def test_pairs_never_see_each_other(name: str, lengths: list[int], data: Any) ->
         assert torch.equal(one, other) == (number != row)
 
 
-@pytest.mark.parametrize("name", ["gpt2", "t5", "bart", "pegasus"])
+@pytest.mark.parametrize("name", ["gpt2", "llama", "zhouwenwang, writing", "t5", "bart", "pegasus"])
 @settings(max_examples=6, deadline=None)
 @given(lengths=ROWS, data=st.data())
 def test_a_later_token_never_changes_an_earlier_state(
@@ -276,7 +285,7 @@ def test_a_later_token_never_changes_an_earlier_state(
 
     def run(values: Tensor) -> Tensor:
         with torch.no_grad():
-            if name == "gpt2":
+            if name in CAUSAL:
                 return unpadded.encode(model, values, sizes)
             return unpadded.encode_pair(model, ids, sizes, values, sizes)
 
@@ -364,15 +373,18 @@ def test_the_ways_of_accelerators_give_the_same(is_causal: bool, has_bias: bool)
     def bias(query: Tensor, key: Tensor) -> Tensor:
         return query[..., :1] - 0.1 * torch.arange(key.shape[-2])
 
-    settings_ = (0.3, 0.0, is_causal)
+    heads = attention.Heads(*states)
+    rule = attention.Rule(
+        scale=0.3, dropout=0.0, is_causal=is_causal, bias=bias if has_bias else None, steps_N=None
+    )
     expected = attention.attend(
         *states, documents, scale=0.3, dropout=0.0, is_causal=is_causal,
         bias=bias if has_bias else None,
     )  # fmt: skip
     if has_bias:
-        found = attention._attend_padded(*states, documents, others, *settings_, bias)
+        found = attention.attend_padded(heads, documents, others, rule)
     else:
-        found = attention.attend_nested(*states, documents, others, *settings_)
+        found = attention.attend_nested(heads, documents, others, rule)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
