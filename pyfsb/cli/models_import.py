@@ -22,13 +22,18 @@ def add_verbs(verbs: Commands) -> None:
         "source", metavar="SOURCE",
         help="folder with config.json and weights, a file of weights in it, s3://… or hf://ORG/NAME",
     )  # fmt: skip
-    parser.add_argument("--model", required=True, metavar="NAME", help="registered name they are of")
+    parser.add_argument(
+        "--model", required=True, metavar="NAME", help="registered name they are of"
+    )
     parser.add_argument("--to", required=True, type=Path, metavar="FOLDER", help="folder to make")
     parser.add_argument(
         "--tokenizer", type=Path, metavar="FOLDER",
         help="folder of the tokenizer, where SOURCE has none",
     )  # fmt: skip
-    for name, what in (("missing", "weights that may be missing"), ("extra", "tensors to leave out")):
+    for name, what in (
+        ("missing", "weights that may be missing"),
+        ("extra", "tensors to leave out"),
+    ):
         parser.add_argument(
             f"--allow-{name}", action="append", default=[], metavar="PATTERN",
             help=f"pattern of names of {what}, such as 'cls.*'; repeatable",

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated, Final, Literal, Self, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from pyfsb.config.objective_section import ObjectiveName
 from pyfsb.config.training_sections import PositiveInt
@@ -39,11 +39,16 @@ class TokenizerKind(StrEnum):
     """jieba's words, and WordPiece for the others: Pegasus."""
 
 
+LEAST_SIZES: Final = {TokenizerKind.UNIGRAM: 300, TokenizerKind.BYTE_BPE: 260}
+"""Pieces at least, of kinds that have a piece for every byte."""
+
+
 class VocabularySpec(Schema):
     """Where the pieces come from that text is cut into."""
 
-    kind: TokenizerKind = TokenizerKind.WORDPIECE
-    """What is trained on the corpus, or what `file` is of."""
+    kind: TokenizerKind | None = None
+    """What is trained on the corpus, or what `file` is of. None takes what the model was published
+    with, wordpiece in place of byte_bpe."""
     file: str | None = None
     """A vocab.txt of wordpiece or jieba_wordpiece, one piece a line. None trains one on the
     corpus, unless data.tokenizer is given."""
@@ -53,30 +58,15 @@ class VocabularySpec(Schema):
     lowercase: bool = True
     """Lower-case Latin text and strip accents, as the Chinese BERT vocabularies expect; unigram
     and byte_bpe keep every letter."""
-    num_sentinels: Annotated[int, Field(ge=0, le=1000)] = 0
-    """Pieces <extra_id_N> … <extra_id_0> at the end, for T5's span corruption (T5 has 100)."""
+    num_sentinels: Annotated[int, Field(ge=0, le=1000)] | None = None
+    """Pieces <extra_id_N> … <extra_id_0> at the end of what is trained, for T5's span corruption.
+    None: 100 (as T5 has) where that is the objective, else none."""
     sample_bytes: PositiveInt = 32 * 2**20
     """Bytes of the corpus files, about, that unigram, byte_bpe and jieba_wordpiece are trained on,
     chosen by the seed; wordpiece counts the whole corpus."""
     extend: PositiveInt | None = None
     """New pieces at most for what `file` or data.tokenizer lacks in this corpus; they are put
     behind the old ones, whose ids stay. None adds none."""
-
-    @model_validator(mode="after")
-    def _fields_fit_kind(self) -> Self:
-        has_file_form = self.kind in (TokenizerKind.WORDPIECE, TokenizerKind.JIEBA_WORDPIECE)
-        if self.file and not has_file_form:
-            raise ValueError(
-                f"file is a vocab.txt, and kind {self.kind.value} has none; give the folder of its "
-                "tokenizer.json as data.tokenizer"
-            )
-        least = {TokenizerKind.UNIGRAM: 300, TokenizerKind.BYTE_BPE: 260}.get(self.kind, 16)
-        if self.size < least + self.num_sentinels:
-            raise ValueError(
-                f"size = {self.size}: kind {self.kind.value} with {self.num_sentinels} sentinels "
-                f"needs {least + self.num_sentinels} at least"
-            )
-        return self
 
 
 class KnowledgeSpec(Schema):
@@ -121,17 +111,40 @@ class NgramSpec(Schema):
 
 
 def find_conflict(
-    vocabulary: VocabularySpec, *, tokenizer: str | None, concatenate: bool, columns: Sequence[str]
+    vocabulary: VocabularySpec,
+    *,
+    tokenizer: str | None,
+    concatenate: bool,
+    columns: Sequence[str] | None,
 ) -> str | None:
     """Return what does not go together in a DataSpec, or None."""
-    if tokenizer and (vocabulary.file or vocabulary.num_sentinels):
-        return "tokenizer stands in place of vocabulary.file and num_sentinels; give one of them"
+    columns = columns or ()
+    if tokenizer and (vocabulary.file or vocabulary.num_sentinels or vocabulary.kind):
+        return "tokenizer stands in place of vocabulary.kind, file and num_sentinels"
     if vocabulary.extend and not (tokenizer or vocabulary.file):
         return "vocabulary.extend needs one to extend: set tokenizer or vocabulary.file"
-    if vocabulary.file and vocabulary.num_sentinels:
-        return "num_sentinels is of a vocabulary that is trained; write them into vocabulary.file"
     if concatenate and "gaps" in columns:
         return "column gaps needs whole documents: concatenate must be false"
     if len(set(columns)) != len(columns):
         return "columns must not repeat"
+    return _find_conflict_of_kind(vocabulary)
+
+
+def _find_conflict_of_kind(vocabulary: VocabularySpec) -> str | None:
+    kind, num_sentinels = vocabulary.kind, vocabulary.num_sentinels or 0
+    if vocabulary.file and num_sentinels:
+        return "num_sentinels is of a vocabulary that is trained; write them into vocabulary.file"
+    if vocabulary.file and kind in (TokenizerKind.UNIGRAM, TokenizerKind.BYTE_BPE):
+        return (
+            f"vocabulary.file is a vocab.txt, and kind {kind.value} has none; give the folder of "
+            "its tokenizer.json as tokenizer"
+        )
+    if num_sentinels and kind is TokenizerKind.JIEBA_WORDPIECE:
+        return "kind jieba_wordpiece has no sentinels: num_sentinels must be 0"
+    least = LEAST_SIZES.get(kind, 16) if kind else 16
+    if vocabulary.size < least + num_sentinels:
+        return (
+            f"vocabulary.size = {vocabulary.size}: kind {kind.value if kind else 'wordpiece'} with "
+            f"{num_sentinels} sentinels needs {least + num_sentinels} at least"
+        )
     return None

@@ -247,15 +247,15 @@ class DataSpec(Schema):
     """Join documents, each with the end token behind it, and cut them into samples of exactly
     max_tokens, as T5 does (T5 takes 568 and two special tokens: 570). False: samples end with
     sentences and documents."""
-    columns: tuple[Column, ...] = ()
-    """What is computed of every token beside word and sentence bits: `gaps` (gap_sentences needs
-    it) and `knowledge` (knowledge_masking needs it)."""
+    columns: tuple[Column, ...] | None = None
+    """What is computed of every token beside word and sentence bits: `gaps` (for gap_sentences),
+    `knowledge` (for knowledge_masking). None: what the objective needs."""
     gaps: GapSpec = GapSpec()
     """Of column gaps."""
     knowledge: KnowledgeSpec = KnowledgeSpec()
     """Of column knowledge."""
     ngrams: NgramSpec | None = None
-    """Make the n-gram lexicon that ZEN needs, ngram.txt beside the vocabulary. None: none."""
+    """Of the n-gram lexicon, ngram.txt beside the vocabulary. None: made if the model is a ZEN."""
     min_characters: Annotated[int, Field(ge=1)] = 5
     """Documents with fewer characters are dropped (reason too_short)."""
     segmenter: Literal["rjieba", "jieba"] = "rjieba"

@@ -180,9 +180,7 @@ def _recount(
     return _scores(pieces)
 
 
-def _drop(
-    pieces: Mapping[str, int], scores: Mapping[str, float], *, size: int
-) -> dict[str, int]:
+def _drop(pieces: Mapping[str, int], scores: Mapping[str, float], *, size: int) -> dict[str, int]:
     """Keep single characters and the pieces without which the text would be least likely."""
     singles = {piece: count for piece, count in pieces.items() if len(piece) == 1}
     losses = [

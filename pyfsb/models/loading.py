@@ -20,7 +20,6 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import (
     AutoConfig,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -38,6 +37,8 @@ from pyfsb.models.hub import HubUri, Snapshot, bring, find_gap, is_hub_uri, pars
 from pyfsb.records import MODEL_FOLDER, WEIGHTS_KIND, CheckpointRecord, Parent
 from pyfsb.registry import find_entry
 from pyfsb.storage.workspace import Workspace, localise
+from pyfsb.tokenizers import choosing
+from pyfsb.tokenizers import registration as _registration  # noqa: F401  (AutoTokenizer finds ours)
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
@@ -126,13 +127,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     Raises:
         CheckpointError: There is none, or it needs code of its own.
     """
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            folder, trust_remote_code=False, local_files_only=True
-        )
-    except (OSError, ValueError, KeyError) as exc:
-        raise CheckpointError(f"{folder}: cannot load the tokenizer: {exc}") from None
-    return tokenizer
+    return choosing.load_tokenizer(folder)
 
 
 def read_pieces(folder: Path) -> list[str]:

@@ -10,43 +10,14 @@ key of integers: seed, sample id and the pass over the data that the sample is r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, Self, TypeAlias
+from typing import ClassVar, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 Ints: TypeAlias = NDArray[np.int64]
 Bits: TypeAlias = NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpecialIds:
-    """The ids of a vocabulary that objectives must know."""
-
-    pad: int
-    cls: int
-    sep: int
-    mask: int
-    ordinary: Ints
-    """Ids that a random replacement may take: no special, no unused one."""
-
-    @classmethod
-    def of(cls, pieces: Sequence[str]) -> Self:
-        """Find them in a vocabulary's pieces."""
-        ordinary = [
-            number
-            for number, piece in enumerate(pieces)
-            if not (piece.startswith("[") and piece.endswith("]") and len(piece) > 2)
-        ]
-        return cls(
-            pad=pieces.index("[PAD]"),
-            cls=pieces.index("[CLS]"),
-            sep=pieces.index("[SEP]"),
-            mask=pieces.index("[MASK]"),
-            ordinary=np.array(ordinary, dtype=np.int64),
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +86,8 @@ class Inputs:
     """Tokens of each."""
     ngram_counts_B: Ints | None = None
     """N-grams of each document; their sum is G."""
+    ngram_frequencies_G: Ints | None = None
+    """How often each is in the lexicon's corpus; ZEN2 weighs n-grams by it."""
 
     @property
     def num_tokens(self) -> int:
@@ -145,6 +118,7 @@ class Inputs:
             "ngram_starts": self.ngram_starts_G,
             "ngram_lengths": self.ngram_lengths_G,
             "ngram_counts": self.ngram_counts_B,
+            "ngram_frequencies": self.ngram_frequencies_G,
         }
         return {name: values for name, values in found.items() if values is not None}
 
@@ -159,23 +133,3 @@ class Objective(Protocol):
 
     def build(self, samples: Samples, *, seed: int) -> Inputs:
         """Return the batch of these samples; the same arguments give the same batch."""
-
-
-def framed_positions(samples: Samples) -> Ints:
-    """Return where each token of samples lies once every sample is framed, [N]."""
-    return np.arange(samples.ids_N.size) + 2 * samples.rows_N + 1
-
-
-def frame(ids_N: Ints, samples: Samples, special: SpecialIds) -> tuple[Ints, Ints]:
-    """Put every sample between [CLS] and [SEP].
-
-    Returns:
-        Ids end to end, [N + 2 B], and the length of each document, [B].
-    """
-    lengths_B = samples.lengths_B + 2
-    framed = np.empty(ids_N.size + 2 * lengths_B.size, dtype=np.int64)
-    ends_B = np.cumsum(lengths_B)
-    framed[ends_B - lengths_B] = special.cls
-    framed[ends_B - 1] = special.sep
-    framed[framed_positions(samples)] = ids_N
-    return framed, lengths_B

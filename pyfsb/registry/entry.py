@@ -91,6 +91,8 @@ class ModelEntry(Schema):
     """Parameters that the name states."""
     size_note: str = ""
     """Why a build of `config` has over 1 % more or fewer; empty where it has not."""
+    built_parameters: PositiveInt | None = None
+    """Parameters of a build of `config`, to 1 %; None: those of the name."""
     max_tokens: PositiveInt
     """Longest input in tokens."""
     objective: ObjectiveName
@@ -129,6 +131,11 @@ class ModelEntry(Schema):
     """Where the config comes from: published, derived from a count, or our choice."""
     paper_number: PositiveInt | None = None
     """Its number among the 49 models of the paper; None of later ones."""
+
+    @property
+    def real_parameters(self) -> int:
+        """Parameters that a build has, whatever the name states."""
+        return self.built_parameters or self.num_parameters
 
     @property
     def families(self) -> tuple[Family, ...]:

@@ -45,7 +45,8 @@ PRETRAINED: Final = (
         name="Erlangshen-MegatronBert-1.3B", paper_number=8,
         series=Series.ERLANGSHEN, demand=Demand.GENERAL, task=Task.NLU, family=Family.FILL_MASK,
         architecture="megatron-bert", config=_MEGATRON_1B,
-        num_parameters=1_300_000_000, size_note=_MEGATRON_1B_NOTE, max_tokens=512,
+        num_parameters=1_300_000_000, size_note=_MEGATRON_1B_NOTE,
+        built_parameters=1_257_000_000, max_tokens=512,
         objective=ObjectiveName.WHOLE_WORD,
         other_objectives=(ObjectiveName.KNOWLEDGE_MASKING, ObjectiveName.SENTENCE_ORDER),
         tokenizer="wordpiece",
@@ -82,6 +83,7 @@ PRETRAINED: Final = (
         },
         num_parameters=3_900_000_000,
         size_note="The layers and the vocabulary of the published config.json have 3.84 B.",
+        built_parameters=3_839_000_000,
         max_tokens=512,
         objective=ObjectiveName.WHOLE_WORD,
         other_objectives=(ObjectiveName.KNOWLEDGE_MASKING, ObjectiveName.SENTENCE_ORDER),
@@ -110,10 +112,11 @@ def _finetuned(
 ) -> ModelEntry:
     """Return one of the nine fine-tuned models: three sizes of backbone, three tasks."""
     backbones = {
-        "110M": ("Roberta-110M", "bert", {**BERT, **BASE}, 110_000_000, BASE_SIZE_NOTE),
-        "330M": ("Roberta-330M", "bert", {**BERT, **LARGE}, 330_000_000, LARGE_SIZE_NOTE),
+        "110M": ("Roberta-110M", "bert", {**BERT, **BASE}, 110_000_000, BASE_SIZE_NOTE, 102_300_000),
+        "330M": ("Roberta-330M", "bert", {**BERT, **LARGE}, 330_000_000, LARGE_SIZE_NOTE, 325_500_000),
         "1.3B": (
             "MegatronBert-1.3B", "megatron-bert", _MEGATRON_1B, 1_300_000_000, _MEGATRON_1B_NOTE,
+            1_257_000_000,
         ),
     }  # fmt: skip
     tasks = {
@@ -130,7 +133,7 @@ def _finetuned(
             ("data", "2,773,880 rows of 20 paraphrase sets", CARD),
         ),
     }  # fmt: skip
-    model, architecture, config, num_parameters, note = backbones[size]
+    model, architecture, config, num_parameters, note, built = backbones[size]
     family, labels, data = tasks[task]
     is_megatron = size == "1.3B"
     parents = {
@@ -152,6 +155,7 @@ def _finetuned(
             "config": config,
             "num_parameters": num_parameters,
             "size_note": note,
+            "built_parameters": built,
             "max_tokens": 512,
             "objective": ObjectiveName.WHOLE_WORD,
             "tokenizer": "wordpiece",

@@ -22,6 +22,7 @@ GPT2: Final[ConfigValues] = {
 }
 GPT2_3B: Final[ConfigValues] = {**GPT2, "n_embd": 3072, "n_layer": 30, "n_head": 32}
 """Also that of Yuyuan-GPT2-3.5B, trained further from these weights."""
+GPT2_3B_BUILT: Final = 3_556_000_000
 GPT2_3B_NOTE: Final = (
     "The published layers have 3.40 B; with 50,304 pieces and positions it is 3.56 B, which the "
     "name rounds down."
@@ -36,6 +37,7 @@ ENTRIES: Final = (
         config={**GPT2, "vocab_size": 50257, "n_embd": 768, "n_layer": 12, "n_head": 12},
         num_parameters=110_000_000,
         size_note="English GPT2-small with its 50,257 pieces has 124 M; the name is BERT-base's.",
+        built_parameters=124_400_000,
         max_tokens=1024, objective=ObjectiveName.CAUSAL_LM, tokenizer="byte_bpe",
         hub_id="IDEA-CCNL/Wenzhong-GPT2-110M", aliases=("闻仲-110M",),
         claims=claims(WUDAO_300, ("size", "12 layers", CARD)),
@@ -48,7 +50,7 @@ ENTRIES: Final = (
         name="Wenzhong-GPT2-3.5B", paper_number=42,
         series=Series.WENZHONG, demand=Demand.GENERAL, task=Task.NLG, family=Family.GENERATE,
         architecture="gpt2", config=GPT2_3B,
-        num_parameters=3_500_000_000, size_note=GPT2_3B_NOTE,
+        num_parameters=3_500_000_000, size_note=GPT2_3B_NOTE, built_parameters=GPT2_3B_BUILT,
         max_tokens=1024, objective=ObjectiveName.CAUSAL_LM, tokenizer="byte_bpe",
         hub_id="IDEA-CCNL/Wenzhong-GPT2-3.5B",
         other_hub_ids=("IDEA-CCNL/Wenzhong-3.5B",),
@@ -65,7 +67,7 @@ ENTRIES: Final = (
         name="Wenzhong2.0-GPT2-3.5B-chinese", paper_number=43,
         series=Series.WENZHONG, demand=Demand.GENERAL, task=Task.NLG, family=Family.GENERATE,
         architecture="gpt2", config=GPT2_3B,
-        num_parameters=3_500_000_000, size_note=GPT2_3B_NOTE,
+        num_parameters=3_500_000_000, size_note=GPT2_3B_NOTE, built_parameters=GPT2_3B_BUILT,
         max_tokens=1024, objective=ObjectiveName.CAUSAL_LM, tokenizer="byte_bpe",
         hub_id="IDEA-CCNL/Wenzhong2.0-GPT2-3.5B-chinese",
         aliases=("Wenzhong2.0-GPT2-3.5B", "闻仲2.0-3.5B"),

@@ -9,7 +9,7 @@ from pyfsb.config import Family, ObjectiveName
 from pyfsb.registry.entry import ConfigValues, ModelEntry, Score
 from pyfsb.registry.facts import CARD, claims
 from pyfsb.registry.taxonomy import Demand, Series, Task
-from pyfsb.registry.wenzhong import GPT2_3B, GPT2_3B_NOTE
+from pyfsb.registry.wenzhong import GPT2_3B, GPT2_3B_BUILT, GPT2_3B_NOTE
 
 _BART: Final[ConfigValues] = {
     "vocab_size": 50265,
@@ -54,7 +54,8 @@ ENTRIES: Final = (
             "encoder_ffn_dim": 4096, "decoder_ffn_dim": 4096,
         },
         num_parameters=400_000_000,
-        size_note="English BART-large has 406 M; the name rounds down.", max_tokens=1024,
+        size_note="English BART-large has 406 M; the name rounds down.",
+        built_parameters=406_300_000, max_tokens=1024,
         objective=ObjectiveName.TEXT_INFILLING, tokenizer="byte_bpe", languages=("en",),
         hub_id="IDEA-CCNL/Yuyuan-Bart-400M",
         aliases=("BioBART-large",), parent="facebook/bart-large",
@@ -69,7 +70,7 @@ ENTRIES: Final = (
         name="Yuyuan-GPT2-3.5B", paper_number=46,
         series=Series.YUYUAN, demand=Demand.SPECIAL, task=Task.DOMAIN, family=Family.GENERATE,
         architecture="gpt2", config=GPT2_3B,
-        num_parameters=3_500_000_000, size_note=GPT2_3B_NOTE,
+        num_parameters=3_500_000_000, size_note=GPT2_3B_NOTE, built_parameters=GPT2_3B_BUILT,
         max_tokens=1024, objective=ObjectiveName.CAUSAL_LM, tokenizer="byte_bpe",
         languages=("en", "zh"),
         hub_id="IDEA-CCNL/Yuyuan-GPT2-3.5B", other_hub_ids=("IDEA-CCNL/Yuyuan-3.5B",),
@@ -86,7 +87,7 @@ ENTRIES: Final = (
         name="YuyuanQA-GPT2-3.5B", paper_number=47,
         series=Series.YUYUAN, demand=Demand.SPECIAL, task=Task.DOMAIN, family=Family.GENERATE,
         architecture="gpt2", config=GPT2_3B,
-        num_parameters=3_500_000_000, size_note=GPT2_3B_NOTE,
+        num_parameters=3_500_000_000, size_note=GPT2_3B_NOTE, built_parameters=GPT2_3B_BUILT,
         max_tokens=1024, objective=ObjectiveName.SFT, tokenizer="byte_bpe",
         languages=("en",),
         hub_id="IDEA-CCNL/YuyuanQA-GPT2-3.5B", parent="Yuyuan-GPT2-3.5B",

@@ -24,7 +24,8 @@ ENTRIES: Final = (
         series=Series.ZHOUWENWANG, demand=Demand.SPECIAL, task=Task.EXPLORATION,
         family=Family.FILL_MASK, other_families=(Family.GENERATE,),
         architecture="zhouwenwang", config={**BERT, **BASE},
-        num_parameters=110_000_000, size_note=BASE_SIZE_NOTE, max_tokens=512,
+        num_parameters=110_000_000, size_note=BASE_SIZE_NOTE, built_parameters=101_900_000,
+        max_tokens=512,
         objective=ObjectiveName.PREFIX_LM,
         other_objectives=(ObjectiveName.TOKEN_MLM, ObjectiveName.CAUSAL_LM),
         tokenizer="wordpiece",
@@ -48,6 +49,7 @@ ENTRIES: Final = (
         size_note=(
             "24 layers of 2,048 with a Chinese BERT vocabulary have 1.26 B; the name rounds up."
         ),
+        built_parameters=1_256_000_000,
         max_tokens=512,
         objective=ObjectiveName.PREFIX_LM,
         other_objectives=(ObjectiveName.TOKEN_MLM, ObjectiveName.CAUSAL_LM),

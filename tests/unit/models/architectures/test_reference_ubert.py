@@ -143,16 +143,15 @@ def original_names(
         first, last = np.unravel_index(int(square.argmax()), square.shape)
         cells = [(int(first), int(last), float(square[first, last]))]
         cells = [cell for cell in cells if cell[2] > threshold]
-    else:  # as far as the row would go if it were not cut
-        size = start + len(make_tokenize(tokenizer)(sample.text).ids_T) + 1
-        cells = find_spans(square[:size, :size], threshold=threshold, max_spans=None)
-    names = []
+    else:
+        cells = find_spans(square, threshold=threshold, max_spans=None)
+    names: dict[str, float] = {}
     for first, last, score in cells:
         ends = [place - start for place in (first, last)]
         known = all(0 <= end < len(offsets) for end in ends)
         name = sample.text[offsets[ends[0]][0] : offsets[ends[1]][-1] + 1] if known else ""
-        names.append((name, score))
-    return list(dict.fromkeys(names))
+        names.setdefault(name, score)
+    return list(names.items())
 
 
 @reference_cases("ubert")
