@@ -16,8 +16,8 @@ def add_verbs(verbs: Commands) -> None:
     parser = verbs.add_parser("export", help="write a model as a Hugging Face folder or as ONNX")
     parser.add_argument(
         "source", metavar="MODEL",
-        help="a run's checkpoint folder, a Hugging Face folder, s3://…, hf://ORG/NAME, a registered "
-        "name, or NAME@ALIAS of the model store",
+        help="a run's checkpoint folder, a Hugging Face folder, s3://…, hf://ORG/NAME, a "
+        "registered name, or NAME@ALIAS of the model store",
     )  # fmt: skip
     parser.add_argument(
         "--to", required=True, choices=("hf", "onnx"),

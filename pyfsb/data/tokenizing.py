@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,10 +51,19 @@ class TokenizedDocument:
     """True where a whole word begins; `##` pieces never do."""
     sentence_starts: NDArray[np.bool_]
     """True at the first token of a sentence."""
+    positions: NDArray[np.int64]
+    """The character of the text where each token begins, ascending."""
+
+
+class CorpusTokenizer(Protocol):
+    """Turns documents into ids, word bits and sentence bits, whatever the kind of tokenizer."""
+
+    def tokenize_batch(self, texts: Sequence[str]) -> list[TokenizedDocument]:
+        """Return the tokens of normalised documents."""
 
 
 class DocumentTokenizer:
-    """Turns documents into ids, word bits and sentence bits."""
+    """The tokenizer of WordPiece vocabularies."""
 
     def __init__(self, pieces: Sequence[str], *, lowercase: bool, cut: Cutter) -> None:
         """Build the tables of a vocabulary (about 0.1 s).
@@ -98,16 +107,19 @@ class DocumentTokenizer:
             for first, text in zip(firsts.tolist(), texts, strict=False)
             for place in sentence_starts(text)
         ]
-        is_first = _marks(bounds[:-1], ids.size)
+        is_first = mark(bounds[:-1], ids.size)
         words = self._word_bits(joined, points, ids, positions) | is_first
-        sentences = _marks(np.searchsorted(positions, starts), ids.size) | is_first
+        sentences = mark(np.searchsorted(positions, starts), ids.size) | is_first
         return [
             TokenizedDocument(
                 ids=ids[start:stop],
                 word_starts=words[start:stop],
                 sentence_starts=sentences[start:stop],
+                positions=positions[start:stop] - first,
             )
-            for start, stop in pairwise(bounds.tolist())
+            for first, (start, stop) in zip(
+                firsts.tolist(), pairwise(bounds.tolist()), strict=False
+            )
         ]
 
     def _tokenize_runs(self, text: str, is_hard: NDArray[np.bool_]) -> tuple[list[int], list[int]]:
@@ -139,7 +151,7 @@ class DocumentTokenizer:
     ) -> NDArray[np.bool_]:
         """A token begins a word if jieba's word does there, or if it is in no run at all."""
         is_start: NDArray[np.bool_] = word_starts(text, self._cut)[positions]
-        is_start |= ~_RUN_TABLE[points[positions]]
+        is_start |= is_outside_runs(points[positions])
         is_start &= ~self._is_continuation[ids]
         return is_start
 
@@ -203,7 +215,13 @@ def cut_samples(document: TokenizedDocument, max_tokens: int) -> list[int]:
     return starts
 
 
-def _marks(places: NDArray[np.integer], size: int) -> NDArray[np.bool_]:
+def is_outside_runs(points: NDArray[np.uint32]) -> NDArray[np.bool_]:
+    """Say of code points whether they are part of no word: neither hanzi, letter nor digit."""
+    outside: NDArray[np.bool_] = ~_RUN_TABLE[points]
+    return outside
+
+
+def mark(places: NDArray[np.integer] | Sequence[int], size: int) -> NDArray[np.bool_]:
     """Return booleans that are True at the given places below size."""
     marks = np.zeros(size + 1, dtype=np.bool_)
     marks[places] = True

@@ -19,6 +19,7 @@ NUM_SENTINELS: Final = 100
 _KINDS: Final = {
     "sentencepiece": TokenizerKind.UNIGRAM,
     "sentencepiece_bpe": TokenizerKind.UNIGRAM,
+    "jieba_sentencepiece": TokenizerKind.UNIGRAM,
     "jieba_wordpiece": TokenizerKind.JIEBA_WORDPIECE,
 }
 """What is trained for a published kind; wordpiece for the others, byte_bpe too: its published

@@ -183,14 +183,14 @@ def _fit_vocabulary(
     special = SpecialIds.of(vocabulary)
     ids = {
         "pad_token_id": special.pad,
-        "bos_token_id": special.cls,
-        "eos_token_id": special.sep,
+        "bos_token_id": special.bos,
+        "eos_token_id": special.eos,
     }
     if AutoConfig.for_model(entry.architecture).is_encoder_decoder:
         start = decoder_start(entry.architecture, special)
         ids["decoder_start_token_id"] = start
         if entry.architecture in ("bart", "pegasus"):
-            ids["forced_eos_token_id"] = special.sep
+            ids["forced_eos_token_id"] = special.eos
     target.update({key: value for key, value in ids.items() if value is not None})
     target["vocab_size"] = asked if isinstance(asked, int) else num_pieces
 
@@ -200,7 +200,12 @@ def decoder_start(architecture: str, special: SpecialIds) -> int:
 
     Source: T5 and Pegasus begin with padding, BART with the end token (Lewis et al. 2019),
     MegatronT5 with its begin token.
+
+    Raises:
+        ConfigError: The vocabulary has no such token.
     """
-    if architecture == "bart":
-        return special.sep
-    return special.cls if architecture == "megatron-t5" else special.pad
+    name = {"bart": "eos", "megatron-t5": "bos"}.get(architecture, "pad")
+    begin: int | None = getattr(special, name)
+    if begin is None:
+        raise ConfigError(f"{architecture} begins with a token that the vocabulary lacks: {name}")
+    return begin

@@ -310,7 +310,8 @@ def _usage(folder: Path, facts: CardFacts) -> str:
         )
     snippet = write_snippet(facts.family, mask_token=_mask_token(folder))
     return (
-        "## 使用 Usage\n\n在本目录中运行。 Run it in this folder (`pip install fengshenbang[models]`)."
+        "## 使用 Usage\n\n在本目录中运行。 Run it in this folder "
+        "(`pip install fengshenbang[models]`)."
         f"{needs}\n\n```python\n{snippet}\n```"
     )
 

@@ -19,20 +19,23 @@ from pyfsb.models.language_losses import (
     logits_at,
     vocabulary_logits,
 )
+from pyfsb.models.row_losses import ChoiceLoss, ExtractionLoss, RowLoss
 from pyfsb.models.supervised_losses import ClassificationLoss, TaggingLoss
 
 __all__ = ["Layout", "build_loss", "default_layout", "logits_at", "pad_flat", "vocabulary_logits"]
 
 
-def default_layout(architecture: str, device_type: str) -> Layout:
+def default_layout(architecture: str, device_type: str, family: Family | None = None) -> Layout:
     """Return how samples lie where a spec does not say.
 
     Args:
         architecture: `model_type` of the config.
         device_type: "cpu", "cuda" …; every device here has a way to attend to flat documents.
+        family: What is trained; rows of choices and of kinds are padded.
     """
     del device_type
-    return "flat" if unpadded.supports(architecture) else "buckets"
+    is_flat = unpadded.supports(architecture) and family not in (Family.CHOOSE, Family.EXTRACT)
+    return "flat" if is_flat else "buckets"
 
 
 def build_loss(
@@ -55,10 +58,12 @@ def build_loss(
     Raises:
         ConfigError: The layout does not fit the architecture, or packed lacks micro_tokens.
     """
-    kinds: dict[Family, type[DocumentLoss]] = {
+    kinds: dict[Family, type[DocumentLoss] | type[RowLoss]] = {
         Family.CLASSIFY: ClassificationLoss,
         Family.PAIR: ClassificationLoss,
         Family.TAG: TaggingLoss,
+        Family.CHOOSE: ChoiceLoss,
+        Family.EXTRACT: ExtractionLoss,
     }
     is_pair = unpadded.unwrap(model).config.is_encoder_decoder
     kind = kinds.get(family, PairLoss if is_pair else LanguageModelLoss)

@@ -10,6 +10,8 @@ all five keys. Called by objectives; never holds state.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import TypeAlias
 
@@ -56,39 +58,50 @@ class Purpose(IntEnum):
     """The token that is put in."""
 
 
-def row_keys(samples: Samples, *, seed: int, purpose: Purpose) -> UInt64s:
-    """Return what draws for a purpose depend on beside their place, [B]."""
-    return hash64(seed, samples.passes_B, int(purpose), samples.sample_ids_B)
+class Draws:
+    """The numbers of one batch."""
 
+    def __init__(self, samples: Samples, *, seed: int, purposes: Sequence[Purpose]) -> None:
+        """Hash what draws depend on beside their place.
 
-def draw_bits(keys_U: UInt64s, places_U: Ints) -> UInt64s:
-    """Return 64 random bits for the place of each thing in its sample, [U]."""
-    return hash64(keys_U + places_U.astype(np.uint64))
+        Args:
+            samples: The batch.
+            seed: Run seed.
+            purposes: What numbers will be drawn for.
+        """
+        columns_K1 = np.array(purposes, dtype=np.uint64)[:, None]
+        keys_KB = hash64(seed, samples.passes_B, columns_K1, samples.sample_ids_B)
+        self._keys = dict(zip(purposes, keys_KB, strict=True))
 
+    def bits_at(self, purpose: Purpose, rows_U: Ints, places_U: Ints) -> UInt64s:
+        """Return 64 random bits for things at these places of these samples, [U]."""
+        return hash64(self._keys[purpose][rows_U] + places_U.astype(np.uint64))
 
-def draw(keys_U: UInt64s, places_U: Ints) -> Floats:
-    """Return a number in [0, 1) for the place of each thing in its sample, [U]."""
-    return to_unit(draw_bits(keys_U, places_U))
+    def at(self, purpose: Purpose, rows_U: Ints, places_U: Ints) -> Floats:
+        """Return numbers in [0, 1) for things at these places of these samples, [U]."""
+        return to_unit(self.bits_at(purpose, rows_U, places_U))
 
+    def bits_of_all(self, purpose: Purpose, counts_B: Ints) -> UInt64s:
+        """Return 64 random bits for each of so many things of every sample, end to end, [U]."""
+        firsts_B = np.cumsum(counts_B) - counts_B
+        keys_U = np.repeat(self._keys[purpose] - firsts_B.astype(np.uint64), counts_B)
+        keys_U += np.arange(keys_U.size, dtype=np.uint64)
+        return hash64(keys_U)
 
-def draw_bits_of_all(keys_B: UInt64s, counts_B: Ints) -> UInt64s:
-    """Return 64 random bits for each of so many things of every sample, end to end, [U]."""
-    firsts_B = np.cumsum(counts_B) - counts_B
-    keys_U = np.repeat(keys_B - firsts_B.astype(np.uint64), counts_B)
-    keys_U += np.arange(keys_U.size, dtype=np.uint64)
-    return hash64(keys_U)
+    def of_all(self, purpose: Purpose, counts_B: Ints) -> Floats:
+        """Return numbers in [0, 1) for each of so many things of every sample, end to end, [U]."""
+        return to_unit(self.bits_of_all(purpose, counts_B))
 
-
-def draw_all(keys_B: UInt64s, counts_B: Ints) -> Floats:
-    """Return a number in [0, 1) for each of so many things of every sample, end to end, [U]."""
-    return to_unit(draw_bits_of_all(keys_B, counts_B))
-
-
-def draw_rows(samples: Samples, *, seed: int, purpose: Purpose) -> Floats:
-    """Return a number in [0, 1) for every sample, [B]."""
-    return to_unit(hash64(row_keys(samples, seed=seed, purpose=purpose)))
+    def of_rows(self, purpose: Purpose) -> Floats:
+        """Return a number in [0, 1) for every sample, [B]."""
+        return to_unit(hash64(self._keys[purpose]))
 
 
 def to_unit(bits: UInt64s) -> Floats:
     """Return random bits as numbers in [0, 1), as `seeding.uniform` does."""
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def threshold(ratio: float) -> np.uint64:
+    """Return what random bits lie below exactly when their number in [0, 1) is below a ratio."""
+    return np.uint64(min(math.ceil(ratio * 2.0**53) << 11, 2**64 - 1))

@@ -17,13 +17,18 @@ from typing import ClassVar, Final
 import numpy as np
 
 from pyfsb.errors import ConfigError
-from pyfsb.objectives.draws import Purpose, draw, row_keys
+from pyfsb.objectives.draws import Draws, Floats, Purpose, threshold
 from pyfsb.objectives.framing import frame
 from pyfsb.objectives.protocol import Bits, Inputs, Ints, Samples
 from pyfsb.objectives.special import SpecialIds
+from pyfsb.objectives.units import Choice
 
 HIDDEN_RATIO: Final = 0.8
 REPLACED_RATIO: Final = 0.1
+COVER_PURPOSES: Final = (Purpose.ACTION, Purpose.REPLACEMENT)
+"""What `cover` draws."""
+_HIDDEN: Final = threshold(HIDDEN_RATIO)
+_COVERED: Final = threshold(HIDDEN_RATIO + REPLACED_RATIO)
 
 
 class MaskedLm:
@@ -31,6 +36,8 @@ class MaskedLm:
 
     name: ClassVar[str]
     columns: ClassVar[tuple[str, ...]] = ()
+    purposes: ClassVar[tuple[Purpose, ...]]
+    """What `choose` draws."""
 
     def __init__(self, special: SpecialIds, *, mask_ratio: float) -> None:
         """Keep the ids and the share of tokens to predict, in (0, 1).
@@ -47,25 +54,23 @@ class MaskedLm:
         self._ratio = mask_ratio
 
     @abstractmethod
-    def choose(self, samples: Samples, *, seed: int) -> Ints:
-        """Return the tokens to predict: indices into N, ascending, [P]."""
+    def choose(self, samples: Samples, draws: Draws) -> Choice:
+        """Return the tokens to predict."""
 
     def build(self, samples: Samples, *, seed: int) -> Inputs:
         """Return the masked batch of these samples."""
-        chosen_P = self.choose(samples, seed=seed)
-        rows_P, places_P = locate(chosen_P, samples.lengths_B)
+        draws = Draws(samples, seed=seed, purposes=(*COVER_PURPOSES, *self.purposes))
+        chosen = self.choose(samples, draws)
         hidden_ids_N = samples.ids_N.copy()
-        hidden_ids_N[chosen_P] = cover(
-            samples, chosen_P, rows_P, places_P, mask=self._mask, ordinary=self._ordinary, seed=seed
+        hidden_ids_N[chosen.tokens_P] = cover(
+            samples, chosen, draws, mask=self._mask, ordinary=self._ordinary
         )
-        ids_N, lengths_B = frame(
-            hidden_ids_N, samples.lengths_B, before=self._cls, after=self._sep
-        )
+        ids_N, lengths_B = frame(hidden_ids_N, samples.lengths_B, before=self._cls, after=self._sep)
         return Inputs(
             input_ids_N=ids_N,
             lengths_B=lengths_B,
-            target_positions_P=chosen_P + 2 * rows_P + 1,
-            target_ids_P=samples.ids_N[chosen_P],
+            target_positions_P=chosen.tokens_P + 2 * chosen.rows_P + 1,
+            target_ids_P=samples.ids_N[chosen.tokens_P],
         )
 
     def sizes(self, num_tokens: int) -> tuple[int, int]:
@@ -73,53 +78,38 @@ class MaskedLm:
         return num_tokens + 2, 0
 
 
-def locate(tokens_P: Ints, lengths_B: Ints) -> tuple[Ints, Ints]:
-    """Return the samples of tokens and their places in these, [P] each."""
-    ends_B = np.cumsum(lengths_B)
-    rows_P = np.searchsorted(ends_B, tokens_P, side="right")
-    return rows_P, tokens_P - (ends_B - lengths_B)[rows_P]
-
-
 def cover(
-    samples: Samples,
-    chosen_P: Ints,
-    rows_P: Ints,
-    places_P: Ints,
-    *,
-    mask: int,
-    ordinary: Ints,
-    seed: int,
+    samples: Samples, chosen: Choice, draws: Draws, *, mask: int, ordinary: Ints
 ) -> Ints:
     """Return what is shown in place of chosen tokens: the mask, a random token or themselves, [P].
 
     Args:
         samples: The batch.
-        chosen_P: Tokens to predict, indices into N.
-        rows_P: Their samples.
-        places_P: Their places in these.
+        chosen: Tokens to predict.
+        draws: Has `COVER_PURPOSES`.
         mask: Id of the mask.
         ordinary: Ids that a random token may be.
-        seed: Run seed.
     """
-    action_P = draw(row_keys(samples, seed=seed, purpose=Purpose.ACTION)[rows_P], places_P)
-    shown_P = samples.ids_N[chosen_P]
-    shown_P[action_P < HIDDEN_RATIO] = mask
-    replaced = np.flatnonzero(
-        (action_P >= HIDDEN_RATIO) & (action_P < HIDDEN_RATIO + REPLACED_RATIO)
-    )
-    keys_B = row_keys(samples, seed=seed, purpose=Purpose.REPLACEMENT)
-    shown_P[replaced] = pick(ordinary, draw(keys_B[rows_P[replaced]], places_P[replaced]))
+    tokens_P, rows_P = chosen.tokens_P, chosen.rows_P
+    starts_B = np.cumsum(samples.lengths_B) - samples.lengths_B
+    places_P = tokens_P - starts_B[rows_P]
+    action_P = draws.bits_at(Purpose.ACTION, rows_P, places_P)
+    is_covered_P = action_P < _COVERED
+    replaced = np.flatnonzero(is_covered_P & (action_P >= _HIDDEN))
+    shown_P = np.where(is_covered_P, mask, samples.ids_N[tokens_P])
+    numbers = draws.at(Purpose.REPLACEMENT, rows_P[replaced], places_P[replaced])
+    shown_P[replaced] = pick(ordinary, numbers)
     return shown_P
 
 
-def pick(ordinary: Ints, numbers_P: np.ndarray) -> Ints:
+def pick(ordinary: Ints, numbers_P: Floats) -> Ints:
     """Return an ordinary id for each number in [0, 1)."""
     found: Ints = ordinary[(numbers_P * ordinary.size).astype(np.int64)]
     return found
 
 
-def mark(chosen_P: Ints, num_tokens: int) -> Bits:
+def mark(tokens_P: Ints, num_tokens: int) -> Bits:
     """Return chosen tokens as booleans, [N]."""
     is_chosen_N = np.zeros(num_tokens, dtype=np.bool_)
-    is_chosen_N[chosen_P] = True
+    is_chosen_N[tokens_P] = True
     return is_chosen_N

@@ -85,14 +85,26 @@ def order_within_rows(keys_C: NDArray[np.generic], rows_C: Ints, num_rows: int) 
     return by_key[np.argsort(rows, kind="stable")]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Chosen units and their tokens."""
+
+    units_C: Ints
+    """Numbers of the units, ascending."""
+    tokens_P: Ints
+    """Their tokens, ascending: indices into N."""
+    rows_P: Ints
+    """The sample of each token."""
+
+
 def choose_units(
     units: Units,
     keys_U: UInt64s | Floats,
     budgets_B: Floats,
-    draw_last: Callable[[Ints], Floats],
+    draw_last: Callable[[Ints, Ints], Floats],
     *,
-    limit: int | None = None,
-) -> Ints:
+    limit: np.uint64 | None = None,
+) -> Choice:
     """Fill the budget of every sample with units in the order of their keys.
 
     The unit that overfills a budget is taken with the probability that makes the expected number of
@@ -102,34 +114,39 @@ def choose_units(
         units: What there is to choose from.
         keys_U: Smaller ones come first.
         budgets_B: Tokens to choose in each sample.
-        draw_last: Returns a number in [0, 1) for each of some units.
+        draw_last: Returns a number in [0, 1) for each unit, given samples and places in these.
         limit: Keys below it are enough in most samples, so that only they are sorted; the result
             does not depend on it. None sorts all.
-
-    Returns:
-        Numbers of the chosen units, ascending, [C].
     """
     members, rows = _find_members(units, keys_U, budgets_B, limit)
     order = order_within_rows(keys_U[members], rows, units.counts_B.size)
     members, rows = members[order], rows[order]
     lengths = units.lengths_of(members)
-    before = np.cumsum(lengths) - lengths
-    firsts_B = np.searchsorted(rows, np.arange(units.counts_B.size))
-    before -= before[np.minimum(firsts_B, max(0, before.size - 1))][rows] if before.size else 0
-    room = budgets_B[rows] - before
-    is_chosen = room >= lengths
-    edge = np.flatnonzero((room > 0) & ~is_chosen)
-    is_chosen[edge] = draw_last(members[edge]) * lengths[edge] < room[edge]
-    return np.sort(members[is_chosen])
+    ends = np.cumsum(lengths)
+    starts_B = np.concatenate(([0], ends))[np.searchsorted(rows, np.arange(budgets_B.size))]
+    rest = (budgets_B + starts_B)[rows] - ends  # of the budget, with the unit and all before it
+    is_chosen = rest >= 0
+    edge = np.flatnonzero((rest > -lengths) & ~is_chosen)
+    edge_rows, edge_lengths = rows[edge], lengths[edge]
+    last = draw_last(edge_rows, members[edge] - units.firsts_B[edge_rows])
+    is_chosen[edge] = last * edge_lengths < rest[edge] + edge_lengths
+    chosen = np.flatnonzero(is_chosen)
+    chosen = chosen[np.argsort(members[chosen])]
+    units_C, lengths_C = members[chosen], lengths[chosen]
+    return Choice(
+        units_C=units_C,
+        tokens_P=spread(units.bounds[units_C], lengths_C),
+        rows_P=np.repeat(rows[chosen], lengths_C),
+    )
 
 
 def _find_members(
-    units: Units, keys_U: UInt64s | Floats, budgets_B: Floats, limit: int | None
+    units: Units, keys_U: UInt64s | Floats, budgets_B: Floats, limit: np.uint64 | None
 ) -> tuple[Ints, Ints]:
     """Return the units that may be chosen, ascending, and their samples."""
     if limit is None:
         return np.arange(keys_U.size), units.rows_U
-    is_low_U = keys_U < np.uint64(limit)
+    is_low_U = keys_U < limit
     members = np.flatnonzero(is_low_U)
     rows = units.rows_of(members)
     tokens_B = np.bincount(rows, weights=units.lengths_of(members), minlength=budgets_B.size)

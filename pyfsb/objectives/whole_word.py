@@ -10,14 +10,16 @@ makes the expected share of predicted tokens exactly the ratio.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
-from pyfsb.objectives.draws import Purpose, draw, draw_bits_of_all, row_keys
+from pyfsb.objectives.draws import Draws, Purpose, threshold
 from pyfsb.objectives.masked_lm import MaskedLm, mark
-from pyfsb.objectives.protocol import Bits, Ints, Samples
-from pyfsb.objectives.units import Floats, Units, choose_units, find_units
+from pyfsb.objectives.protocol import Bits, Samples
+from pyfsb.objectives.units import Choice, Units, choose_units, find_units
 
-_LIKELY_BUDGETS = 2.0
+CHOICE_PURPOSES: Final = (Purpose.ORDER, Purpose.LAST)
+"""What `choose_evenly` draws."""
+_LIKELY_BUDGETS: Final = 1.6
 """Words that are worth sorting have this many times the budget of tokens; costs time only."""
 
 
@@ -25,10 +27,12 @@ class WholeWord(MaskedLm):
     """Hides whole words and asks for their tokens."""
 
     name: ClassVar[str] = "whole_word"
+    purposes: ClassVar[tuple[Purpose, ...]] = CHOICE_PURPOSES
 
-    def choose(self, samples: Samples, *, seed: int) -> Ints:
+    def choose(self, samples: Samples, draws: Draws) -> Choice:
         """Return the tokens of randomly chosen whole words."""
-        return choose_word_tokens(samples, ratio=self._ratio, seed=seed)
+        words = find_units(samples.words_N, samples.lengths_B)
+        return choose_evenly(words, samples, draws, ratio=self._ratio)
 
 
 def choose_words(samples: Samples, *, ratio: float, seed: int) -> Bits:
@@ -42,29 +46,26 @@ def choose_words(samples: Samples, *, ratio: float, seed: int) -> Bits:
     Returns:
         Booleans, shape [N]; the tokens of one word are all marked or none.
     """
-    return mark(choose_word_tokens(samples, ratio=ratio, seed=seed), samples.ids_N.size)
-
-
-def choose_word_tokens(samples: Samples, *, ratio: float, seed: int) -> Ints:
-    """Return the tokens that `choose_words` marks, ascending, [P]."""
     words = find_units(samples.words_N, samples.lengths_B)
-    return words.tokens_of(choose_evenly(words, samples, ratio=ratio, seed=seed))
+    draws = Draws(samples, seed=seed, purposes=CHOICE_PURPOSES)
+    chosen = choose_evenly(words, samples, draws, ratio=ratio)
+    return mark(chosen.tokens_P, samples.ids_N.size)
 
 
-def choose_evenly(units: Units, samples: Samples, *, ratio: float, seed: int) -> Ints:
-    """Fill a share of each sample's tokens with units in random order; returns the chosen ones."""
-    last_B = row_keys(samples, seed=seed, purpose=Purpose.LAST)
+def choose_evenly(units: Units, samples: Samples, draws: Draws, *, ratio: float) -> Choice:
+    """Fill a share of each sample's tokens with units in random order.
 
-    def draw_last(units_C: Ints) -> Floats:
-        rows_C = units.rows_of(units_C)
-        return draw(last_B[rows_C], units_C - units.firsts_B[rows_C])
-
-    keys_B = row_keys(samples, seed=seed, purpose=Purpose.ORDER)
+    Args:
+        units: Words, or what stands for them.
+        samples: The batch.
+        draws: Has `CHOICE_PURPOSES`.
+        ratio: Expected share of chosen tokens.
+    """
     likely = _LIKELY_BUDGETS * ratio
     return choose_units(
         units,
-        draw_bits_of_all(keys_B, units.counts_B),
+        draws.bits_of_all(Purpose.ORDER, units.counts_B),
         ratio * samples.lengths_B,
-        draw_last,
-        limit=int(likely * 2.0**64) if likely < 1.0 else None,
+        lambda rows, places: draws.at(Purpose.LAST, rows, places),
+        limit=threshold(likely) if likely < 1.0 else None,
     )

@@ -112,8 +112,12 @@ def _finetuned(
 ) -> ModelEntry:
     """Return one of the nine fine-tuned models: three sizes of backbone, three tasks."""
     backbones = {
-        "110M": ("Roberta-110M", "bert", {**BERT, **BASE}, 110_000_000, BASE_SIZE_NOTE, 102_300_000),
-        "330M": ("Roberta-330M", "bert", {**BERT, **LARGE}, 330_000_000, LARGE_SIZE_NOTE, 325_500_000),
+        "110M": (
+            "Roberta-110M", "bert", {**BERT, **BASE}, 110_000_000, BASE_SIZE_NOTE, 102_300_000,
+        ),
+        "330M": (
+            "Roberta-330M", "bert", {**BERT, **LARGE}, 330_000_000, LARGE_SIZE_NOTE, 325_500_000,
+        ),
         "1.3B": (
             "MegatronBert-1.3B", "megatron-bert", _MEGATRON_1B, 1_300_000_000, _MEGATRON_1B_NOTE,
             1_257_000_000,

@@ -20,7 +20,7 @@ from pyfsb.errors import DataError
 Ints: TypeAlias = NDArray[np.int64]
 
 _ID_BITS: Final = 21
-_MAX_ID: Final = (1 << _ID_BITS) - 1
+MAX_TOKEN_ID: Final = (1 << _ID_BITS) - 1
 _NONE: Final = -1
 _MULTIPLIER: Final = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio (Knuth 6.4)
 _SPARE_BITS: Final = 2
@@ -42,8 +42,8 @@ class Trie:
         """
         lengths_E = np.fromiter((len(run) for run in runs), dtype=np.int64, count=len(runs))
         ids = np.fromiter((i for run in runs for i in run), dtype=np.int64, count=lengths_E.sum())
-        if ids.size and (ids.min() < 0 or ids.max() > _MAX_ID):
-            raise DataError(f"token ids from 0 to {_MAX_ID} are expected, found {ids.max()}")
+        if ids.size and (ids.min() < 0 or ids.max() > MAX_TOKEN_ID):
+            raise DataError(f"token ids from 0 to {MAX_TOKEN_ID} are expected, found {ids.max()}")
         self.max_length = int(lengths_E.max(initial=0))
         firsts_E = np.cumsum(lengths_E) - lengths_E
         roots, first_nodes = np.unique(ids[firsts_E], return_inverse=True)
@@ -75,8 +75,9 @@ class Trie:
         nodes_C = self._roots.take(ids_N, mode="clip")  # the last place is nobody's
         for length in range(1, self.max_length + 1):
             if length > 1:
-                starts_C = starts_C[room_N[starts_C] >= length]
-                nodes_C = self._step(nodes_C[: starts_C.size], ids_N[starts_C + length - 1])
+                has_room = room_N[starts_C] >= length
+                starts_C, nodes_C = starts_C[has_room], nodes_C[has_room]
+                nodes_C = self._step(nodes_C, ids_N[starts_C + length - 1])
             goes_on = np.flatnonzero(nodes_C != _NONE)
             starts_C, nodes_C = starts_C[goes_on], nodes_C[goes_on]
             numbers_C = self._numbers[nodes_C]
@@ -109,8 +110,8 @@ class Trie:
         found_C = self._keys[places]
         children_C = np.where(found_C == keys_C, self._children[places], _NONE)
         pending = np.flatnonzero((found_C != keys_C) & (found_C != _NONE))
+        places = places[pending]
         while pending.size:
-            places = self._place(keys_C[pending]) if places.size == keys_C.size else places
             places = places + 1 & self._keys.size - 1
             found = self._keys[places]
             is_hit = found == keys_C[pending]

@@ -311,7 +311,7 @@ def build_engine(
 
 def _layout(session: Session, group: ProcessGroup) -> Layout:
     architecture = session.model.config.model_type
-    return session.batch.layout or default_layout(architecture, group.device.type)
+    return session.batch.layout or default_layout(architecture, group.device.type, session.family)
 
 
 def _measure(session: Session, group: ProcessGroup) -> Work:
