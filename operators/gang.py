@@ -17,7 +17,7 @@ from operators.quantities import to_number
 from operators.settings import NodePool, OperatorSettings
 from pyfsb.config import RunSpec, Stage
 from pyfsb.errors import ConfigError
-from pyfsb.registry import find_entry
+from pyfsb.registry import find_model
 from pyfsb.resources.kinds import GangSpec
 from pyfsb.schema import Json, to_yaml
 
@@ -107,7 +107,7 @@ def plan_gang(
         UnknownNameError: The pool or the model is unknown.
     """
     pool = settings.pool(spec.pool)
-    find_entry(spec.run.model.name)
+    find_model(spec.run.model.name)
     stage, asked = STAGES[kind], spec.resources
     devices = _count_devices(spec, pool, stage)
     limits = {"cpu": asked.cpu or pool.cpu, "memory": asked.memory or pool.memory}

@@ -15,7 +15,7 @@ from pipelines.launching import check_engine
 from pyfsb.config import Stage, pin_checkpoint, resolve_spec
 from pyfsb.engines.cluster_resources import check_places
 from pyfsb.errors import ConfigError
-from pyfsb.registry import find_entry
+from pyfsb.registry import find_model
 from pyfsb.schema import Json, parse_yaml_mapping, to_yaml
 from pyfsb.storage.uris import split_glob
 from pyfsb.versions import STORE_VARIABLE, is_reference
@@ -54,7 +54,7 @@ def compose(
         value = _merged(value, parse_yaml_mapping(settings, source="settings"))
     value["output"] = str(value.get("output", "")).replace(RUN_MARK, _short(run_id))
     spec = resolve_spec(to_yaml(value), source="form")
-    find_entry(spec.model.name)
+    find_model(spec.model.name)
     if unwanted := [stage for stage in spec.stages if stage not in stages]:
         raise ConfigError(
             f"settings ask for {', '.join(unwanted)}, which this pipeline has no task for; it does "

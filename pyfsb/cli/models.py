@@ -172,7 +172,7 @@ def _list_catalogue(arguments: argparse.Namespace) -> int:
 
 
 def _task_value(name: str) -> str:
-    return next(task.value for task in Task if name in (task.value, task.chinese))
+    return next(str(task.value) for task in Task if name in (task.value, task.chinese))
 
 
 def _describe(row: CatalogueRow) -> tuple[str, str, str, str, str, str]:

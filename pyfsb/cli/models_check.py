@@ -53,7 +53,7 @@ def _check(arguments: argparse.Namespace) -> int:
     else:
         print_table(
             f"{len(results) - len(failed)} of {len(results)} entries work",
-            ("name", "works", "parameters", "of the name", "seconds", "note"),
+            ("name", "works", "parameters", "of the name", "loss", "seconds", "answer or note"),
             [_describe(entry, result) for entry, result in zip(entries, results, strict=True)],
         )
     return EXIT_DATA if failed else EXIT_OK
@@ -72,6 +72,9 @@ def _describe(entry: ModelEntry, result: CheckResult) -> tuple[str, ...]:
         "yes" if result.is_ok else "NO",
         f"{result.parameters / 1e6:,.2f} M",
         "" if expected is None else f"{expected / 1e6:,.0f} M",
+        ""
+        if result.first_loss is None
+        else f"{result.first_loss:.3f} → {result.last_loss or 0.0:.3f}",
         f"{result.seconds:.1f}",
-        result.note,
+        result.note or result.answer,
     )

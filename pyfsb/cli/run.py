@@ -29,7 +29,7 @@ from pyfsb.errors import EXIT_OK, EXIT_TERMINATED, ConfigError, FsbError, Unknow
 from pyfsb.evaluation.rows import check_files
 from pyfsb.evaluation.suites import resolve_tasks
 from pyfsb.processes import forwarding, report_error
-from pyfsb.registry import find_entry
+from pyfsb.registry import find_model
 from pyfsb.schema import to_yaml
 from pyfsb.training.config import (
     build_deepspeed_config,
@@ -131,7 +131,7 @@ def check(spec: RunSpec) -> None:
         ConfigError: The runner to serve is not among the runners.
         DataError: Files of a task are missing.
     """
-    find_entry(spec.model.name)
+    find_model(spec.model.name)
     _check_names(spec)
     check_files(spec)
 
@@ -169,7 +169,7 @@ def _wait_for(server: subprocess.Popen[bytes]) -> int:
 
 def _explain(arguments: argparse.Namespace) -> int:
     spec = read_spec(arguments)
-    entry = find_entry(spec.model.name)
+    entry = find_model(spec.model.name)
     reads = {stage.value: _reads(spec, stage) for stage in spec.stages}
     writes = {
         stage.value: record_places(spec, stage) or [spec.output_of(stage)] for stage in spec.stages

@@ -100,14 +100,19 @@ class GapSpec(Schema):
 class NgramSpec(Schema):
     """The lexicon of ZEN, made of the corpus by pointwise mutual information."""
 
+    kind: Literal["zen1", "zen2"] | None = None
+    """Whose conventions ngram.txt follows. None takes the model's, zen2 for any other model."""
     size: PositiveInt = 104_000
     """N-grams at most; about what ZEN1 was published with (104,089)."""
-    max_tokens: Annotated[int, Field(ge=2, le=16)] = 7
+    max_tokens: Annotated[int, Field(ge=2, le=7)] = 7
     """Pieces of an n-gram at most; ZEN looks for 2 to 7."""
     min_count: PositiveInt = 5
     """N-grams that occur less often are left out: their information is chance."""
-    sample_bytes: PositiveInt = 2**28
-    """Bytes of the corpus files, about, that it is made of, chosen by the seed."""
+    min_pmi: float = 4.0
+    """Bits by which the neighbours in an n-gram hold together at least; words of two hanzi have
+    some 6 to 12."""
+    sample_tokens: PositiveInt = 100_000_000
+    """Tokens of the corpus, about, that it is made of, documents chosen by the seed."""
 
 
 def find_conflict(

@@ -157,4 +157,5 @@ def _without_space(offsets: NDArray[np.int64], points: NDArray[np.uint32]) -> ND
     """Return where tokens begin once a space in front, which many kinds hold, is passed over."""
     starts, stops = offsets.T
     is_space = np.concatenate((points == ord(" "), [False]))
-    return starts + (is_space[starts] & (stops - starts > 1))
+    found: NDArray[np.int64] = starts + (is_space[starts] & (stops - starts > 1))
+    return found

@@ -12,45 +12,33 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import signal
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import BinaryIO
 
 from pyfsb import records, storage
 from pyfsb.config import DataSpec, RunSpec, Stage, stage_hash
-from pyfsb.config.run_spec import available_cores
 from pyfsb.data import labelled, readers
+from pyfsb.data.corpus_shards import Written, write_ngrams, write_shards
+from pyfsb.data.corpus_tokenizer import ChosenTokenizer, choose_tokenizer, write_chosen
 from pyfsb.data.dedup import SeenTexts
 from pyfsb.data.documents import Counts, Document, Rejected
 from pyfsb.data.filters import drop_short
 from pyfsb.data.normalizing import normalise_text
 from pyfsb.data.own_rows import TRAIN_NAME, read_labelled
-from pyfsb.data.segmenting import load_cutter
-from pyfsb.data.shards import NUM_SPECIAL_TOKENS, ShardWriter
-from pyfsb.data.tokenizing import DocumentTokenizer, cut_samples
-from pyfsb.data.vocabulary import (
-    read_vocabulary,
-    train_vocabulary,
-    vocabulary_digest,
-    write_tokenizer,
-)
+from pyfsb.data.tokenizer_files import FILES
+from pyfsb.data.vocabulary import vocabulary_digest
+from pyfsb.data.wanted import complete_data
 from pyfsb.errors import ConfigError, DataError
-from pyfsb.processes import die_with_parent
 from pyfsb.records import CORPUS_FOLDER, LABELLED_FOLDER, DatasetRecord, FileEntry, Parent
+from pyfsb.seeding import uniform
 from pyfsb.storage.workspace import Workspace
 
-_BATCH_CHARACTERS = 400_000
 _MAX_RAW_BYTES = 400
 
 _log = logging.getLogger(__name__)
-_Tokens: TypeAlias = tuple[NDArray[np.int32], NDArray[np.bool_], list[int]]
 
 
 def prepare(spec: RunSpec) -> list[DatasetRecord]:
@@ -113,44 +101,34 @@ def _prepare_labelled(spec: RunSpec, workspace: Workspace) -> DatasetRecord:
 
 def _prepare_corpus(spec: RunSpec, workspace: Workspace) -> DatasetRecord:
     """Make the token shards of the corpus."""
-    started, data = time.monotonic(), spec.data
+    started, data = time.monotonic(), complete_data(spec)
     names = readers.find_files(data.root, data.corpus)
-    paths = [readers.local_path(data.root, name) for name in names]
-    extra = _train_texts(workspace) if data.corpus_includes_train else []
+    corpus = _Corpus(
+        data=data,
+        names=names,
+        paths=[readers.local_path(data.root, name) for name in names],
+        extra=_train_texts(workspace) if data.corpus_includes_train else [],
+        seed=spec.seed,
+    )
     partial = _partial_folder(workspace, CORPUS_FOLDER)
-    pieces = _load_vocabulary(data, lambda: _kept_texts(data, names, paths, extra, Counts(), None))
-    write_tokenizer(pieces, partial / "tokenizer", lowercase=data.vocabulary.lowercase)
-    parents, vocabulary = _links(workspace, data), _vocabulary_inputs(data)
+    chosen = choose_tokenizer(
+        data, corpus.texts, lambda: corpus.sample(data.vocabulary.sample_bytes)
+    )
+    write_chosen(chosen, partial / "tokenizer")
     counts = Counts()
     with (partial / "rejected.jsonl").open("wb") as rejected:
-        texts = _kept_texts(data, names, paths, extra, counts, rejected)
-        num_words, num_empty = _write_shards(texts, pieces, data, partial)
-    counts.num_kept -= num_empty
-    counts.dropped["no_tokens"] += num_empty
+        texts = corpus.kept(counts, rejected)
+        written = write_shards(texts, chosen, data, partial, counted=corpus.sample)
+    if data.ngrams:
+        num_ngrams = write_ngrams(
+            partial, chosen, data.ngrams, kind=data.ngrams.kind or "zen2", seed=spec.seed
+        )
+        _log.info("lexicon: %d n-grams", num_ngrams)
+    counts.num_kept -= written.num_empty
+    counts.dropped["no_tokens"] += written.num_empty
     counts.check()
-    files = [path for path in partial.rglob("*") if path.is_file()]
-    index = json.loads((partial / "index.json").read_text())
-    num_documents = sum(shard["num_documents"] for shard in index["shards"])
-    if num_documents != counts.num_kept:
-        raise DataError(f"{num_documents} documents in the shards, {counts.num_kept} were kept")
-    record = DatasetRecord(
-        run=spec.name,
-        created_at=records.now(),
-        seconds=time.monotonic() - started,
-        config_hash=stage_hash(spec, Stage.DATA),
-        seeds=(spec.seed,),
-        parents=parents,
-        form="corpus",
-        files=records.describe_files(partial, files),
-        inputs=(*_describe_inputs(paths, names), *vocabulary),
-        num_read=counts.num_read,
-        num_kept=counts.num_kept,
-        dropped={reason: n for reason, n in sorted(counts.dropped.items()) if n},
-        num_tokens=sum(shard["num_tokens"] for shard in index["shards"]),
-        num_samples=sum(shard["num_samples"] for shard in index["shards"]),
-        num_words=num_words,
-        vocabulary_size=len(pieces),
-        vocabulary_digest=vocabulary_digest(pieces),
+    record = _describe_corpus(spec, corpus, chosen, written, counts, partial).model_copy(
+        update={"parents": _links(workspace, data), "seconds": time.monotonic() - started}
     )
     _publish(workspace, partial, CORPUS_FOLDER, record)
     _log.info(
@@ -160,29 +138,83 @@ def _prepare_corpus(spec: RunSpec, workspace: Workspace) -> DatasetRecord:
     return record
 
 
-def _kept_texts(
-    data: DataSpec,
-    names: Sequence[str],
-    paths: Sequence[Path],
-    extra: Sequence[str],
+def _describe_corpus(
+    spec: RunSpec,
+    corpus: _Corpus,
+    chosen: ChosenTokenizer,
+    written: Written,
     counts: Counts,
-    rejected: BinaryIO | None,
-) -> Iterator[str]:
-    """Yield the normalised documents that stay, counting the others by reason."""
-    drop_reason, seen = drop_short(data.min_characters), SeenTexts()
-    for item in _read_all(data, names, paths, extra):
-        counts.num_read += 1
-        if isinstance(item, Rejected):
-            counts.drop(item.reason)
-            _set_aside(item, rejected)
-            continue
-        text = normalise_text(item.text)
-        reason = drop_reason(text) or (None if seen.is_new(text) else "duplicate")
-        if reason:
-            counts.drop(reason)
-            continue
-        counts.num_kept += 1
-        yield text
+    partial: Path,
+) -> DatasetRecord:
+    """Return the record of a folder that is complete but for it."""
+    index = json.loads((partial / "index.json").read_text())
+    num_documents = sum(shard["num_documents"] for shard in index["shards"])
+    if num_documents != counts.num_kept:
+        raise DataError(f"{num_documents} documents in the shards, {counts.num_kept} were kept")
+    files = [path for path in partial.rglob("*") if path.is_file()]
+    inputs = _describe_inputs(corpus.paths, corpus.names)
+    return DatasetRecord(
+        run=spec.name,
+        created_at=records.now(),
+        seconds=0.0,
+        config_hash=stage_hash(spec, Stage.DATA),
+        seeds=(spec.seed,),
+        form="corpus",
+        files=records.describe_files(partial, files),
+        inputs=(*inputs, *_vocabulary_inputs(corpus.data, chosen)),
+        num_read=counts.num_read,
+        num_kept=counts.num_kept,
+        dropped={reason: n for reason, n in sorted(counts.dropped.items()) if n},
+        num_tokens=sum(shard["num_tokens"] for shard in index["shards"]),
+        num_samples=sum(shard["num_samples"] for shard in index["shards"]),
+        num_words=written.num_words,
+        vocabulary_size=len(chosen.pieces),
+        vocabulary_digest=vocabulary_digest(chosen.pieces),
+        tokenizer=chosen.parts.kind,
+        columns=written.columns,
+        base_vocabulary_digest=chosen.base_digest,
+        num_new_pieces=len(chosen.new_pieces),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Corpus:
+    """The raw files of a corpus, read as often as is needed."""
+
+    data: DataSpec
+    names: list[str]
+    paths: list[Path]
+    extra: list[str]
+    """Texts on top: of the labelled training rows."""
+    seed: int
+
+    def texts(self) -> Iterator[str]:
+        """Yield the normalised documents that stay."""
+        return self.kept(Counts(), None)
+
+    def sample(self, num_bytes: int) -> Iterator[str]:
+        """Yield those of them that make up about so many bytes of the files, by the seed."""
+        share = num_bytes / max(1, sum(path.stat().st_size for path in self.paths))
+        for number, text in enumerate(self.texts()):
+            if share >= 1.0 or uniform(self.seed, number) < share:
+                yield text
+
+    def kept(self, counts: Counts, rejected: BinaryIO | None) -> Iterator[str]:
+        """Yield the normalised documents that stay, counting the others by reason."""
+        drop_reason, seen = drop_short(self.data.min_characters), SeenTexts()
+        for item in _read_all(self.data, self.names, self.paths, self.extra):
+            counts.num_read += 1
+            if isinstance(item, Rejected):
+                counts.drop(item.reason)
+                _set_aside(item, rejected)
+                continue
+            text = normalise_text(item.text)
+            reason = drop_reason(text) or (None if seen.is_new(text) else "duplicate")
+            if reason:
+                counts.drop(reason)
+                continue
+            counts.num_kept += 1
+            yield text
 
 
 def _read_all(
@@ -224,104 +256,15 @@ def _links(workspace: Workspace, data: DataSpec) -> tuple[Parent, ...]:
     return (records.link(records.read_record(uri), uri, base=base, root=workspace.uri),)
 
 
-def _vocabulary_inputs(data: DataSpec) -> tuple[FileEntry, ...]:
+def _vocabulary_inputs(data: DataSpec, chosen: ChosenTokenizer) -> tuple[FileEntry, ...]:
+    if chosen.source is not None:
+        found = [chosen.source / name for name in FILES if (chosen.source / name).is_file()]
+        own = [path for path in found if path.name != "config.json"]  # of the model, not of this
+        return _describe_inputs(own, [f"tokenizer/{path.name}" for path in own])
     if not data.vocabulary.file:
         return ()
     path = readers.local_path("", data.vocabulary.file)
     return _describe_inputs([path], [path.name])
-
-
-def _load_vocabulary(data: DataSpec, texts: Callable[[], Iterator[str]]) -> list[str]:
-    if data.vocabulary.file:
-        return read_vocabulary(storage.read_text(data.vocabulary.file), source=data.vocabulary.file)
-    return train_vocabulary(texts(), size=data.vocabulary.size, lowercase=data.vocabulary.lowercase)
-
-
-def _write_shards(
-    texts: Iterator[str], pieces: Sequence[str], data: DataSpec, folder: Path
-) -> tuple[int, int]:
-    """Tokenise in worker processes, write in order.
-
-    Returns:
-        The number of words, and of documents that hold no token.
-    """
-    max_tokens = data.max_tokens - NUM_SPECIAL_TOKENS
-    writer = ShardWriter(
-        folder,
-        vocabulary_size=len(pieces),
-        max_tokens=max_tokens,
-        shard_tokens=data.shard_tokens,
-    )
-    num_words = num_empty = 0
-    for batch in _tokenized(_batches(texts), pieces, data, max_tokens):
-        for ids, words, sample_starts in batch:
-            if ids.size:
-                writer.add(ids, words, sample_starts)
-                num_words += int(words.sum())
-            else:
-                num_empty += 1
-    writer.close(vocabulary_digest(pieces))
-    return num_words, num_empty
-
-
-def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    num_characters = 0
-    for text in texts:
-        batch.append(text)
-        num_characters += len(text)
-        if num_characters >= _BATCH_CHARACTERS:
-            yield batch
-            batch, num_characters = [], 0
-    if batch:
-        yield batch
-
-
-def _tokenized(
-    batches: Iterator[list[str]], pieces: Sequence[str], data: DataSpec, max_tokens: int
-) -> Iterator[list[_Tokens]]:
-    """Yield the tokens of each batch in order, a bounded number of batches ahead."""
-    settings = (list(pieces), data.vocabulary.lowercase, data.segmenter, max_tokens)
-    num_processes = data.num_processes or available_cores()
-    if num_processes == 1:
-        _start_worker(*settings)
-        yield from map(_tokenize_batch, batches)
-        return
-    with ProcessPoolExecutor(
-        num_processes, initializer=_start_quiet_worker, initargs=settings
-    ) as pool:
-        waiting: deque[Future[list[_Tokens]]] = deque()
-        for batch in batches:
-            waiting.append(pool.submit(_tokenize_batch, batch))
-            if len(waiting) > 2 * num_processes:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
-
-def _start_quiet_worker(*settings: object) -> None:
-    die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    _start_worker(*settings)  # type: ignore[arg-type]
-
-
-def _start_worker(pieces: list[str], lowercase: bool, segmenter: str, max_tokens: int) -> None:
-    global _worker
-    tokenizer = DocumentTokenizer(pieces, lowercase=lowercase, cut=load_cutter(segmenter))
-    _worker = (tokenizer, max_tokens)
-
-
-_worker: tuple[DocumentTokenizer, int]
-
-
-def _tokenize_batch(texts: list[str]) -> list[_Tokens]:
-    tokenizer, max_tokens = _worker
-    documents = tokenizer.tokenize_batch(texts)
-    return [
-        (document.ids, document.word_starts, cut_samples(document, max_tokens))
-        for document in documents
-    ]
 
 
 def _partial_folder(workspace: Workspace, name: str) -> Path:

@@ -2,7 +2,8 @@
 """WordPiece vocabularies: read from a file or trained on a corpus, and written as a tokenizer.
 
 The folder `write_tokenizer` makes is what transformers' `AutoTokenizer.from_pretrained` loads as a
-BertTokenizer. Called by `prepare`; never imports transformers.
+BertTokenizer. Called by `corpus_tokenizer`; never imports transformers. For other kinds see
+`tokenizer_training`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from tokenizers import (
 )
 
 from pyfsb.errors import DataError
-from pyfsb.schema import digest
+from pyfsb.schema import Json, digest
 
 SPECIAL_TOKENS: Final = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _UNKNOWN: Final = SPECIAL_TOKENS[1]
@@ -102,8 +103,16 @@ def train_vocabulary(texts: Iterable[str], *, size: int, lowercase: bool) -> lis
     return [piece for piece, _ in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])]
 
 
-def build_tokenizer(pieces: Sequence[str], *, lowercase: bool) -> Tokenizer:
-    """Return the BERT tokenizer of a vocabulary (adds [CLS] and [SEP] unless told not to)."""
+def build_tokenizer(
+    pieces: Sequence[str], *, lowercase: bool, extra: Sequence[str] = ()
+) -> Tokenizer:
+    """Return the BERT tokenizer of a vocabulary (adds [CLS] and [SEP] unless told not to).
+
+    Args:
+        pieces: The vocabulary.
+        lowercase: As in `VocabularySpec`.
+        extra: Pieces that are special tokens beside BERT's.
+    """
     vocabulary = {piece: number for number, piece in enumerate(pieces)}
     tokenizer = Tokenizer(
         models.WordPiece(vocabulary, unk_token=_UNKNOWN, max_input_chars_per_word=100)
@@ -111,7 +120,7 @@ def build_tokenizer(pieces: Sequence[str], *, lowercase: bool) -> Tokenizer:
     tokenizer.normalizer = _normalizer(lowercase)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece(prefix="##")
-    tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
+    tokenizer.add_special_tokens([*SPECIAL_TOKENS, *extra])
     cls_id, sep_id = vocabulary["[CLS]"], vocabulary["[SEP]"]
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS]:0 $A:0 [SEP]:0",
@@ -121,12 +130,15 @@ def build_tokenizer(pieces: Sequence[str], *, lowercase: bool) -> Tokenizer:
     return tokenizer
 
 
-def write_tokenizer(pieces: Sequence[str], folder: Path, *, lowercase: bool) -> None:
-    """Write vocab.txt, tokenizer.json and tokenizer_config.json into a folder."""
+def write_tokenizer(
+    pieces: Sequence[str], folder: Path, *, lowercase: bool, extra: Sequence[str] = ()
+) -> None:
+    """Write vocab.txt, tokenizer.json and tokenizer_config.json; arguments as build_tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8", newline="\n")
-    build_tokenizer(pieces, lowercase=lowercase).save(str(folder / "tokenizer.json"))
-    config = {
+    tokenizer = build_tokenizer(pieces, lowercase=lowercase, extra=extra)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config: Json = {
         "tokenizer_class": "BertTokenizer",
         "do_lower_case": lowercase,
         "tokenize_chinese_chars": True,
@@ -134,6 +146,8 @@ def write_tokenizer(pieces: Sequence[str], folder: Path, *, lowercase: bool) -> 
         "model_max_length": MAX_TOKENS_ANY,
         **{f"{token.strip('[]').lower()}_token": token for token in SPECIAL_TOKENS},
     }
+    if extra:
+        config["extra_special_tokens"] = list(extra)
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 

@@ -7,12 +7,12 @@ Never reads a file.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 from pyfsb.config import DataSpec, ObjectiveName, RunSpec
 from pyfsb.config.corpus_sections import COLUMNS_OF, NgramSpec, TokenizerKind, find_conflict
 from pyfsb.errors import ConfigError
-from pyfsb.registry import find_entry
+from pyfsb.registry import find_model
 
 NUM_SENTINELS: Final = 100
 """Of T5 (Raffel et al. 2020)."""
@@ -34,7 +34,7 @@ def complete_data(spec: RunSpec) -> DataSpec:
         UnknownNameError: No such model.
         ConfigError: What the spec says does not fit the objective.
     """
-    entry, data = find_entry(spec.model.name), spec.data
+    entry, data = find_model(spec.model.name), spec.data
     objective = ObjectiveName(spec.objective.name or entry.objective)
     vocabulary, is_trained = data.vocabulary, not (data.tokenizer or data.vocabulary.file)
     kind = vocabulary.kind
@@ -55,6 +55,9 @@ def complete_data(spec: RunSpec) -> DataSpec:
             f"{', '.join(missing)}; add it, or leave data.columns out"
         )
     ngrams = data.ngrams or (NgramSpec() if entry.tokenizer == _NGRAM_KIND else None)
+    if ngrams is not None and ngrams.kind is None:
+        kind_of_zen: Literal["zen1", "zen2"] = "zen1" if entry.architecture == "zen1" else "zen2"
+        ngrams = ngrams.model_copy(update={"kind": kind_of_zen})
     completed = data.model_copy(
         update={
             "vocabulary": vocabulary.model_copy(

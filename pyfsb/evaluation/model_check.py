@@ -39,7 +39,7 @@ from pyfsb.storage.workspace import Workspace
 from pyfsb.training.distributed import ProcessGroup, join_group, leave_group
 from pyfsb.training.meters import METRICS_NAME, read_metrics
 from pyfsb.training.run import Pretraining, open_pretraining
-from pyfsb.training.starting import ROW_OBJECTIVES, plan_training
+from pyfsb.training.starting import ROW_OBJECTIVES
 
 NUM_STEPS: Final = 20
 SIZE_TOLERANCE: Final = 0.01

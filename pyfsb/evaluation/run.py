@@ -35,7 +35,7 @@ from pyfsb.records import (
     Parent,
     Score,
 )
-from pyfsb.registry import find_entry
+from pyfsb.registry import find_model
 from pyfsb.schema import Json, digest
 from pyfsb.storage.workspace import Workspace
 from pyfsb.training.distributed import ProcessGroup, join_group, leave_group
@@ -121,7 +121,7 @@ def _start(spec: RunSpec, workspace: Workspace, group: ProcessGroup, stop: StopR
     if uri is None:
         raise CheckpointError("nothing to evaluate: set model.checkpoint or data.corpus")
     weights = open_weights(uri)
-    model = find_entry(spec.model.name).name
+    model = find_model(spec.model.name).name
     return _Job(
         spec=spec,
         workspace=workspace,

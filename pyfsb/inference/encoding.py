@@ -115,7 +115,8 @@ def model_inputs(
     inputs = dict(batch)
     if not getattr(model.config, "type_vocab_size", 0):
         inputs.pop("token_type_ids", None)
-    del tokenizer
+    if hasattr(model, "match_ngrams"):
+        inputs |= model.match_ngrams(tokenizer, inputs["input_ids"], inputs["attention_mask"])
     return {name: tensor.to(model.device) for name, tensor in inputs.items()}
 
 

@@ -17,7 +17,7 @@ from pyfsb.models.building import max_positions
 from pyfsb.models.hub import is_hub_uri, parse_hub_uri
 from pyfsb.models.loading import check_fits, find_weights, load_config, load_model, load_tokenizer
 from pyfsb.records import MODEL_FOLDER, CheckpointRecord
-from pyfsb.registry import find_entry
+from pyfsb.registry import find_model
 
 NGRAM_ARCHITECTURE: Final = "ngram"
 """`architecture` in the records of character n-gram models."""
@@ -95,7 +95,7 @@ def _registered_family(name: str) -> Family | None:
     """Return the family of a registered model, by its name or its repository's."""
     uri = parse_hub_uri(name).name if is_hub_uri(name) else name
     try:
-        return Family(find_entry(uri).family)
+        return Family(find_model(uri).family)
     except UnknownNameError:
         return None
 

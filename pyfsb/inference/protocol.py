@@ -7,7 +7,7 @@ Evaluation, serving and `pyfsb.load` all call `predict`, so they give the same a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias
 
 from pyfsb.config import Family
 from pyfsb.schema import Schema
@@ -112,7 +112,9 @@ class Answer(Schema):
     """Always False: long texts are read in windows."""
 
 
-Prediction = Classification | Tagging | FilledMask | Generation | Embedding | Answer
+Prediction: TypeAlias = Schema
+"""What a predictor returns for one input; families with inputs and results of their own (rewrite,
+choose, extract, image_text …) define them beside their predictor."""
 
 
 class Predictor(Protocol):
@@ -123,11 +125,11 @@ class Predictor(Protocol):
     name: str
     """Name for messages and servers."""
 
-    def predict(self, inputs: Sequence[str | tuple[str, str] | TextInput]) -> Sequence[Prediction]:
+    def predict(self, inputs: Sequence[Any]) -> Sequence[Prediction]:
         """Return one result an input, in their order.
 
         Args:
-            inputs: Texts, pairs of texts, or `TextInput`s.
+            inputs: Texts, pairs of texts, or `TextInput`s; of some families their own inputs.
 
         Raises:
             ConfigError: An input does not fit the family; names its position.

@@ -22,7 +22,7 @@ from pyfsb.errors import DataError
 from pyfsb.models.architectures import find_architecture
 from pyfsb.models.card_snippets import USAGES, write_snippet
 from pyfsb.records import MODEL_FOLDER, CheckpointRecord, DatasetRecord, EvalReport, Score
-from pyfsb.registry import ModelEntry, find_entry
+from pyfsb.registry import ModelEntry, find_model
 
 CARD_NAME: Final = "README.md"
 CITATION: Final = """@article{fengshenbang,
@@ -88,7 +88,7 @@ def write_card_of(
         reports: Reports in which this model may be scored.
     """
     facts = CardFacts(
-        entry=find_entry(record.model),
+        entry=find_model(record.model),
         family=Family(record.family),
         record=record,
         corpora=find_corpora(record, base),

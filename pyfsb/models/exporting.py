@@ -32,7 +32,7 @@ from pyfsb.models.loading import (
     open_weights,
 )
 from pyfsb.records import EvalReport
-from pyfsb.registry import find_entry
+from pyfsb.registry import find_model
 
 FORMS: Final = ("hf", "onnx")
 ONNX_NAME: Final = "model.onnx"
@@ -114,7 +114,7 @@ def _gather(
     if record is not None:
         found = [_read_report(uri) for uri in reports] + _own_reports(name_or_uri)
         return CardFacts(
-            entry=find_entry(model or record.model),
+            entry=find_model(model or record.model),
             family=family or Family(record.family),
             record=record,
             corpora=find_corpora(record, weights.uri),
@@ -127,7 +127,7 @@ def _gather(
             raise ConfigError(
                 f"{name_or_uri} does not say which model it is; name it with --model NAME"
             )
-    entry = find_entry(name)
+    entry = find_model(name)
     return CardFacts(entry=entry, family=family or entry.family, source=weights.uri)
 
 

@@ -42,6 +42,8 @@ def vocabulary_logits(model: nn.Module, hidden_PH: Tensor) -> Tensor:
     if kind in ("bert", "megatron-bert", "deberta-v2"):
         # Of a model that judges the order of sentences too, the vocabulary's part of the head.
         return getattr(inner.cls, "predictions", inner.cls)(hidden_PH)
+    if kind == "albert":
+        return inner.predictions(hidden_PH)
     if kind == "t5" and inner.config.scale_decoder_outputs:
         return inner.lm_head(hidden_PH * inner.config.d_model**-0.5)
     if kind in ("gpt2", "t5", "mt5", "roberta", "llama"):

@@ -35,7 +35,7 @@ from pyfsb.errors import (
 from pyfsb.models.building import find_class, set_labels
 from pyfsb.models.hub import HubUri, Snapshot, bring, find_gap, is_hub_uri, parse_hub_uri
 from pyfsb.records import MODEL_FOLDER, WEIGHTS_KIND, CheckpointRecord, Parent
-from pyfsb.registry import find_entry
+from pyfsb.registry import find_model
 from pyfsb.storage.workspace import Workspace, localise
 from pyfsb.tokenizers import choosing
 from pyfsb.tokenizers import registration as _registration  # noqa: F401  (AutoTokenizer finds ours)
@@ -227,7 +227,11 @@ def _bring(name_or_uri: str) -> Snapshot:
     if os.sep in name_or_uri.strip("/") and name_or_uri.count("/") != 1:
         raise CheckpointError(f"{name_or_uri}: no such folder")
     try:
-        entry = find_entry(name_or_uri)
+        entry = find_model(name_or_uri)
+        if not entry.hub_id:
+            raise CheckpointError(
+                f"{name_or_uri}: nobody names a repository of its weights; give them as a folder"
+            )
     except UnknownNameError:
         if name_or_uri.startswith("/"):
             raise CheckpointError(f"{name_or_uri}: no such folder") from None

@@ -8,9 +8,12 @@ Called by objectives; draws nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from pyfsb.objectives.protocol import Bits, Ints
+from pyfsb.objectives.units import spread
 
 
 def frame(
@@ -46,6 +49,30 @@ def shift_right(target_ids_M: Ints, lengths_B: Ints, *, start: int) -> Ints:
     firsts_B = np.cumsum(lengths_B) - lengths_B
     decoder_ids_M[firsts_B[lengths_B > 0]] = start
     return decoder_ids_M
+
+
+def join_parts(parts: Sequence[tuple[Ints, Ints]]) -> tuple[Ints, Ints]:
+    """Put the parts of every document behind each other.
+
+    Args:
+        parts: Ids of all documents end to end and the length of each, [B].
+
+    Returns:
+        Ids end to end, [M], and the length of each document, [B].
+    """
+    joined_B = np.sum([lengths_B for _, lengths_B in parts], axis=0)
+    joined = np.empty(int(joined_B.sum()), dtype=np.int64)
+    places_B = np.cumsum(joined_B) - joined_B
+    for ids, lengths_B in parts:
+        joined[spread(places_B, lengths_B)] = ids
+        places_B = places_B + lengths_B
+    return joined, joined_B
+
+
+def repeat_part(ids: Sequence[int], num_documents: int) -> tuple[Ints, Ints]:
+    """Return a part that is the same in every document, for `join_parts`."""
+    lengths_B = np.full(num_documents, len(ids), dtype=np.int64)
+    return np.tile(np.array(ids, dtype=np.int64), num_documents), lengths_B
 
 
 def count_kept(is_kept_N: Bits, lengths_B: Ints) -> Ints:

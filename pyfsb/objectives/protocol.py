@@ -11,7 +11,7 @@ key of integers: seed, sample id and the pass over the data that the sample is r
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,10 +126,13 @@ class Inputs:
 class Objective(Protocol):
     """Makes inputs and targets."""
 
-    name: ClassVar[str]
-    """Name in the run spec."""
-    columns: ClassVar[tuple[str, ...]]
-    """What it needs of shards beside ids and words: sentences, gaps, knowledge."""
+    @property
+    def name(self) -> str:
+        """Name in the run spec."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What it needs of shards beside ids and words: sentences, gaps, knowledge."""
 
     def build(self, samples: Samples, *, seed: int) -> Inputs:
         """Return the batch of these samples; the same arguments give the same batch."""

@@ -124,19 +124,20 @@ def choose_units(
     lengths = units.lengths_of(members)
     ends = np.cumsum(lengths)
     starts_B = np.concatenate(([0], ends))[np.searchsorted(rows, np.arange(budgets_B.size))]
-    rest = (budgets_B + starts_B)[rows] - ends  # of the budget, with the unit and all before it
+    rest = budgets_B[rows] - (ends - starts_B[rows])  # of the budget, once the unit is taken
     is_chosen = rest >= 0
     edge = np.flatnonzero((rest > -lengths) & ~is_chosen)
     edge_rows, edge_lengths = rows[edge], lengths[edge]
     last = draw_last(edge_rows, members[edge] - units.firsts_B[edge_rows])
     is_chosen[edge] = last * edge_lengths < rest[edge] + edge_lengths
-    chosen = np.flatnonzero(is_chosen)
-    chosen = chosen[np.argsort(members[chosen])]
-    units_C, lengths_C = members[chosen], lengths[chosen]
+    is_chosen_U = np.zeros(keys_U.size, dtype=np.bool_)
+    is_chosen_U[members[is_chosen]] = True
+    units_C = np.flatnonzero(is_chosen_U)
+    lengths_C = units.lengths_of(units_C)
     return Choice(
         units_C=units_C,
         tokens_P=spread(units.bounds[units_C], lengths_C),
-        rows_P=np.repeat(rows[chosen], lengths_C),
+        rows_P=np.repeat(units.rows_of(units_C), lengths_C),
     )
 
 

@@ -52,7 +52,9 @@ def choose_words(samples: Samples, *, ratio: float, seed: int) -> Bits:
     return mark(chosen.tokens_P, samples.ids_N.size)
 
 
-def choose_evenly(units: Units, samples: Samples, draws: Draws, *, ratio: float) -> Choice:
+def choose_evenly(
+    units: Units, samples: Samples, draws: Draws, *, ratio: float, among_B: Bits | None = None
+) -> Choice:
     """Fill a share of each sample's tokens with units in random order.
 
     Args:
@@ -60,12 +62,14 @@ def choose_evenly(units: Units, samples: Samples, draws: Draws, *, ratio: float)
         samples: The batch.
         draws: Has `CHOICE_PURPOSES`.
         ratio: Expected share of chosen tokens.
+        among_B: Samples to choose in. None: all.
     """
+    budgets_B = ratio * samples.lengths_B
     likely = _LIKELY_BUDGETS * ratio
     return choose_units(
         units,
         draws.bits_of_all(Purpose.ORDER, units.counts_B),
-        ratio * samples.lengths_B,
+        budgets_B if among_B is None else budgets_B * among_B,
         lambda rows, places: draws.at(Purpose.LAST, rows, places),
         limit=threshold(likely) if likely < 1.0 else None,
     )

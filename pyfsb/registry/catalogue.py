@@ -255,7 +255,7 @@ def _build_row(raw: dict[str, str], name: str) -> CatalogueRow:
         hub_ids=tuple(dict.fromkeys([*listed, *([known_hub_id] if known_hub_id else [])])),
         domain=raw["domain"],
         architecture=chosen.architecture,
-        families=_families(chosen.architecture, key),
+        families=_families(chosen, key),
         tokenizer=chosen.tokenizer,
         entry_name=OWN_ENTRIES.get(key, ""),
         facts=facts.facts,
@@ -264,13 +264,13 @@ def _build_row(raw: dict[str, str], name: str) -> CatalogueRow:
     )
 
 
-def _families(architecture: Architecture | None, key: str) -> tuple[Family, ...]:
+def _families(facts: HeadingFacts | RowFacts, key: str) -> tuple[Family, ...]:
     """Return what a row can be asked for."""
-    if architecture is None:
+    if facts.architecture is None:
         return ()
     if key in OWN_ENTRIES:
         return find_entry(OWN_ENTRIES[key]).families
-    return FAMILIES[architecture]
+    return facts.families or FAMILIES[facts.architecture]
 
 
 def _key(heading: str, model: str, version: str, author: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from pyfsb.config import Family
 from pyfsb.registry.entry import Architecture, TokenizerKind
 from pyfsb.schema import Schema
 
@@ -28,6 +29,8 @@ class HeadingFacts(Schema):
     """Why no class loads it; empty where one does."""
     known_issues: tuple[str, ...] = ()
     """What to mind with the class."""
+    families: tuple[Family, ...] = ()
+    """What they can do, where that is not what the class can; empty: what it can."""
 
 
 class RowFacts(Schema):
@@ -43,6 +46,8 @@ class RowFacts(Schema):
     """Kind of their tokenizers."""
     note: str
     """Why they differ."""
+    families: tuple[Family, ...] = ()
+    """What they can do, where that is not what the class can; empty: what it can."""
 
 
 HEADINGS: Final = (
@@ -142,6 +147,7 @@ HEADINGS: Final = (
         heading="PERT", architecture="bert",
         facts="BERT trained to find where shuffled characters belong (arXiv:2203.06906).",
         known_issues=("Its vocabulary head was not trained: it cannot fill masks.",),
+        families=(Family.CLASSIFY, Family.PAIR, Family.TAG),
     ),
     HeadingFacts(
         heading="MobileBERT", architecture="mobilebert",
@@ -324,7 +330,7 @@ ROWS: Final = (
     ),
     RowFacts(
         heading="GPT", models=("roformer-gpt",), architecture="roformer",
-        note="RoFormer as a decoder.",
+        note="RoFormer as a decoder.", families=(Family.GENERATE,),
     ),
     RowFacts(
         heading="RoFormer-sim", models=("roformer-sim-v2",),

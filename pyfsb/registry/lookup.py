@@ -100,9 +100,8 @@ def _searched(entry: ModelEntry) -> Iterator[tuple[int, str]]:
     for kind in (entry.series, entry.demand, entry.task):
         yield 3, kind.value
         yield 3, kind.chinese
-    for value in (entry.architecture, entry.tokenizer, entry.objective, *entry.other_objectives):
-        yield 3, str(value)
-    for value in (*entry.families, *entry.labels, *entry.languages):
+    kinds: tuple[str, ...] = (entry.architecture, entry.tokenizer, *entry.labels, *entry.languages)
+    for value in (*kinds, entry.objective, *entry.other_objectives, *entry.families):
         yield 3, str(value)
     for claim in entry.claims:
         yield 2, f"{claim.subject} {claim.statement}"

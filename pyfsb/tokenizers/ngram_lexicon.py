@@ -63,6 +63,17 @@ class NgramMatches:
     counts_B: Ints
     """N-grams of each document; their sum is G."""
 
+    @property
+    def arguments(self) -> dict[str, Ints]:
+        """The arrays by the names that models take them by."""
+        return {
+            "ngram_ids": self.ids_G,
+            "ngram_starts": self.starts_G,
+            "ngram_lengths": self.lengths_G,
+            "ngram_frequencies": self.frequencies_G,
+            "ngram_counts": self.counts_B,
+        }
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NgramLimit:

@@ -5,7 +5,8 @@ Called by `pyfsb.tokenizers.choosing`, `vocabulary_cut` and the data stage. Neit
 nor protobuf is needed: of the file's fields these few are read. Never imports transformers.
 
 Source: sentencepiece_model.proto of google/sentencepiece 0.2 (field numbers and defaults); the
-tests compare ids with the sentencepiece library.
+tests compare ids with the sentencepiece library. Where a unigram model has two cuts of one score
+(99|9 and 9|99) the library, which adds in single precision, may take the other one.
 """
 
 from __future__ import annotations

@@ -142,7 +142,7 @@ def estimate(workload: Workload, layout: Layout, pool: Pool, rates: Rates) -> Es
     talking = COEFFICIENTS[TERMS.index("communication")] * collective_seconds(
         work.device_bytes, pool, layout.num_devices
     )
-    launching = _LAUNCH_SECONDS * sum(stack.num_layers for stack in shape.stacks)
+    launching = _LAUNCH_SECONDS * sum(stack.num_layers for stack in shape.every_stack)
     micro = max(micro, launching * (1 + layout.activation_checkpointing / 3) + talking)
     moved = _host_seconds(workload.num_exchanged, layout, pool, num_micro_steps)
     once = collective_seconds(_step_bytes(workload.num_exchanged, layout), pool, layout.num_devices)
@@ -195,6 +195,12 @@ def build_work(workload: Workload, layout: Layout, batch: MicroBatch) -> Work:
         if stack.has_attention_bias:
             length = workload.document_tokens * num_tokens / max(1.0, batch.num_tokens)
             scores += num_tokens * stack.num_layers * stack.num_heads * length
+    if shape.side:
+        length = shape.side.count_tokens(workload.document_tokens)
+        num_layers, num_tokens = shape.side.stack.num_layers, num_documents * length
+        vectors += num_tokens * num_layers * shape.side.stack.hidden
+        if shape.side.stack.has_attention_bias:
+            scores += num_tokens * num_layers * shape.side.stack.num_heads * length
     num_parameters = shape.num_parameters
     # Frozen weights need no gradients: one of three products of each size.
     trained = 1.0 if workload.num_trained is None else 2 / 3
@@ -225,7 +231,7 @@ def _micro_batch(workload: Workload, num_tokens: float) -> MicroBatch:
 def _num_exchanges(workload: Workload, layout: Layout) -> int:
     """Return how often a micro-batch waits for the collectives of all nodes."""
     if layout.zero_stage == 3:
-        return sum(stack.num_layers for stack in workload.counter.shape.stacks)
+        return sum(stack.num_layers for stack in workload.counter.shape.every_stack)
     if layout.zero_stage == 2:
         return math.ceil(workload.counter.shape.num_parameters / _BUCKETS_AHEAD)
     return 0

@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from pyfsb import records
+from pyfsb.models.cards import CARD_NAME, write_card_of
 from pyfsb.records import MODEL_FOLDER, CheckpointRecord
 from pyfsb.storage.workspace import Workspace
 from pyfsb.training.checkpoint import explain_write_error
@@ -36,7 +37,7 @@ CURVE_NAME: Final = "loss.png"
 TOKENIZER_FILES: Final = (
     "vocab.txt", "vocab.json", "merges.txt", "special_tokens_map.json", "tokenizer.json",
     "tokenizer_config.json", "added_tokens.json", "spiece.model", "spm.model", "tokenizer.model",
-    "ngram.txt",
+    "sentencepiece.bpe.model", "ngram.txt", "extension.json",
 )  # fmt: skip
 
 
@@ -86,7 +87,10 @@ def publish(workspace: Workspace, record: CheckpointRecord) -> CheckpointRecord:
     """Draw the curve, list the files in the record, send everything, write the record last."""
     draw_curve(read_metrics(workspace.path / METRICS_NAME), workspace.path / CURVE_NAME, record)
     model = workspace.path / MODEL_FOLDER
-    entries = records.describe_files(workspace.path, [p for p in model.rglob("*") if p.is_file()])
+    write_card_of(model, record, base=workspace.uri)
+    # The card tells times and energy, and is written anew with scores: it is no content.
+    paths = [path for path in model.rglob("*") if path.is_file() and path.name != CARD_NAME]
+    entries = records.describe_files(workspace.path, paths)
     complete = record.model_copy(update={"files": entries})
     names = (*METER_FILES, PROMETHEUS_NAME, TENSORBOARD_FOLDER, CURVE_NAME)
     workspace.push([model, *(workspace.path / name for name in names)])

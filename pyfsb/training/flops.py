@@ -87,7 +87,8 @@ class FlopCounter:
 
         Source: Narayanan et al. 2021, appendix; Chowdhery et al. 2022, appendix B (the whole
         square of a causal attention counts). DeBERTa's position terms: He et al. 2021, over the
-        distances that occur in a document.
+        distances that occur in a document. Of windows, the pairs within them (Beltagy et al. 2020);
+        of further encoders their own tokens and the products that add their states.
         """
         return self.parts(lengths, num_targets, decoder_lengths=decoder_lengths).total
 
@@ -99,6 +100,13 @@ class FlopCounter:
         shape = self.shape
         layers = float(lengths_B.sum()) * shape.body.token_weights
         attention = _score_products(shape.body, lengths_B)
+        if shape.side:
+            side = shape.side
+            side_B = side.tokens_per_document + side.tokens_per_token * lengths_B
+            layers += float(side_B.sum()) * side.stack.token_weights
+            attention += _score_products(side.stack, side_B)
+            added = float((lengths_B * side_B).sum()) * side.stack.hidden
+            attention += side.num_additions * added
         if shape.decoder is None and shape.has_vocabulary_head:
             # Behind the last attention only predicted positions go on (`models.unpadded`).
             num_left = max(0.0, float(lengths_B.sum()) - num_targets)
@@ -132,9 +140,21 @@ class FlopCounter:
 
 
 def _score_products(stack: Stack, lengths_B: NDArray[np.float64]) -> float:
-    products = 2.0 * stack.width * float(np.square(lengths_B).sum())
+    """Return the products of queries with keys and weights with values, of all layers."""
+    reaches = stack.reaches or (None,) * stack.num_layers
+    products = sum(2.0 * stack.width * _num_pairs(lengths_B, reach) for reach in reaches)
     if stack.num_relative_terms:
         # Documents of few tokens reach few of the distances that the table has rows for.
-        rows_B = np.minimum(stack.num_relative, 2.0 * lengths_B - 1.0)
-        products += stack.num_relative_terms * stack.width * float((lengths_B * rows_B).sum())
-    return stack.num_layers * products
+        distances_B = lengths_B if stack.has_past_distances else 2.0 * lengths_B - 1.0
+        rows_B = np.minimum(stack.num_relative, distances_B)
+        relative = stack.num_relative_terms * stack.width * float((lengths_B * rows_B).sum())
+        products += stack.num_layers * relative
+    return products
+
+
+def _num_pairs(lengths_B: NDArray[np.float64], reach: int | None) -> float:
+    """Return how many pairs of tokens see each other, at most `reach` apart."""
+    if reach is None:
+        return float(np.square(lengths_B).sum())
+    near_B = np.minimum(reach, lengths_B - 1.0)
+    return float((lengths_B * (2.0 * near_B + 1.0) - near_B * (near_B + 1.0)).sum())

@@ -11,7 +11,7 @@ Shapes in comments: N tokens, P targets, T tokens of a document, V vocabulary, h
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from pyfsb.training.pools import Precision
@@ -27,6 +27,8 @@ CONTEXT_BYTES: Final = 1.5e9
 """Device context, kernels and buffers of the collectives (our estimate)."""
 FRAGMENTATION_RATIO: Final = 0.05
 """What the caching allocator loses (our estimate)."""
+_MIN_BLOCK_TOKENS: Final = 64
+"""Queries of a block of windowed attention, at least (`longformer_attention`)."""
 _INNER_TENSORS: Final = {"gelu": 2, "relu": 1, "gelu_new": 5, "quick_gelu": 3, "silu": 2, "tanh": 2}
 _GATED_TENSORS: Final = {"gelu": 7, "gelu_new": 7, "silu": 4, "relu": 3}
 """Tensors of inner width that the feed-forward part keeps; T5's gated gelu is `gelu_new`."""
@@ -162,7 +164,7 @@ def count_memory(
     if sharding.zero_stage in (1, 2) and sharding.offloads_optimizer:
         buffers += 2 * shape.largest_parameter * sharding.element_bytes
     if sharding.zero_stage == 3 and sharding.num_devices > 1:
-        layer = max(stack.layer_parameters for stack in shape.stacks)
+        layer = max(stack.layer_parameters for stack in shape.every_stack)
         live = max(LIVE_PARAMETERS, 2 * layer) + PREFETCH_ELEMENTS
         buffers += min(live, num_parameters) * sharding.element_bytes
     activations = count_activations(
@@ -203,7 +205,7 @@ def count_activations(
             sums and norms are fp32.
     """
     tokens = (batch.num_tokens, batch.decoder_tokens)
-    kept, moments = 0.0, []
+    kept, moments = _side_bytes(shape, batch, element_bytes, is_checkpointing), []
     waiting = float(shape.vocabulary * shape.body.hidden * element_bytes)
     if not (shape.has_vocabulary_head and shape.has_tied_head):
         waiting = 0.0  # else the head's gradient of the matrix waits for that of the embedding
@@ -220,7 +222,7 @@ def count_activations(
         if stack.has_rms_norm and element_bytes < 4:
             kept += 4 * stack.hidden * num_tokens  # of the norm behind the last layer
         final = layer
-        if len(shape.stacks) == 1 and shape.has_vocabulary_head:
+        if len(shape.stacks) == 1 and shape.has_vocabulary_head and shape.is_flat:
             # The last layer goes on with predicted positions; the one before is a moment too.
             moments.append(kept + waiting + backward + again)
             final, backward = _last_layer_bytes(
@@ -240,6 +242,23 @@ def count_activations(
     moments.append(kept + head * last.hidden * element_bytes + logits)
     peak = max(moments)
     return _AUTOCAST_FACTOR * peak + 2 * shape.num_parameters if is_autocast else peak
+
+
+def _side_bytes(
+    shape: ModelShape, batch: MicroBatch, element_bytes: int, is_checkpointing: bool
+) -> float:
+    """Return what a further encoder keeps; its backward pass comes when the body's is half done."""
+    if shape.side is None:
+        return 0.0
+    stack, num_documents = shape.side.stack, batch.num_tokens / batch.document_tokens
+    length = shape.side.count_tokens(batch.document_tokens)
+    num_tokens = num_documents * length
+    alone = replace(batch, num_tokens=num_tokens, document_tokens=length)
+    states = stack.hidden * num_tokens * element_bytes
+    layer = _layer_bytes(shape, stack, alone, num_tokens, element_bytes)
+    added = batch.num_tokens * length * shape.side.num_additions * element_bytes
+    kept = stack.num_layers * (states if is_checkpointing else layer)
+    return kept + stack.num_stem_tensors * states + (0.0 if is_checkpointing else added)
 
 
 def _last_layer_bytes(
@@ -298,7 +317,8 @@ def _layer_bytes(
 def _score_bytes(stack: Stack, num_tokens: float, length: float, element_bytes: int) -> float:
     """Return what attention keeps beside queries, keys, values and result."""
     if not stack.has_attention_bias:
-        return 4 * stack.num_heads * num_tokens  # the denominators of the softmax
+        denominators = 4 * stack.num_heads * num_tokens  # of the softmax
+        return denominators + _window_bytes(stack, num_tokens, length, element_bytes)
     # Probabilities, and queries, keys and values in fp32 instead of 16 bits.
     kept = 4 * num_tokens * stack.num_heads * length
     kept += (4 - element_bytes) * num_tokens * 3 * stack.width
@@ -306,6 +326,21 @@ def _score_bytes(stack: Stack, num_tokens: float, length: float, element_bytes: 
     # and queries or keys once more, laid out for the product with them.
     terms = stack.num_relative_terms * stack.width * element_bytes
     return kept + num_tokens * terms * ((2 * length - 1) / length + 1)
+
+
+def _window_bytes(stack: Stack, num_tokens: float, length: float, element_bytes: int) -> float:
+    """Return what the blocks of windows keep, the mean of all layers.
+
+    Queries, keys and values are copied into blocks whose keys overlap, and each query has a mask.
+    """
+    total = 0.0
+    for reach in stack.reaches:
+        if length > reach + 1:
+            block = max(reach, _MIN_BLOCK_TOKENS)
+            seen = block + 2 * reach
+            total += stack.width * (1 + 2 * seen / block) * element_bytes
+            total += seen * (1 + element_bytes)
+    return num_tokens * total / max(1, len(stack.reaches))
 
 
 def _score_backward_bytes(

@@ -15,8 +15,9 @@ from pyfsb import storage
 from pyfsb.config import RunSpec, Stage
 from pyfsb.engines.cluster_resources import read_options
 from pyfsb.errors import ConfigError
-from pyfsb.registry import find_entry
+from pyfsb.registry import find_model
 from pyfsb.schema import parse_yaml
+from pyfsb.training.architectures import merge_config
 from pyfsb.training.estimates import Estimate, Rates, Workload, estimate
 from pyfsb.training.flops import FlopCounter
 from pyfsb.training.layouts import Layout, as_training, enumerate_layouts, layout_of, lighter
@@ -71,9 +72,11 @@ def build_workload(
         ConfigError: The length of the training cannot be told.
     """
     spec = as_training(spec)
-    entry = find_entry(spec.model.name)
-    counter = FlopCounter.of(entry.architecture, {**entry.config, **spec.model.config})
-    shape, max_tokens = counter.shape, spec.data.max_tokens
+    entry = find_model(spec.model.name)
+    config = merge_config(entry.config, spec.model.config)
+    counter = FlopCounter.of(entry.architecture, config)
+    shape = counter.shape
+    max_tokens = shape.fixed_tokens or spec.data.max_tokens
     if shape.max_positions and max_tokens > shape.max_positions:
         raise ConfigError(
             f"data.max_tokens = {max_tokens}: {entry.name} has {shape.max_positions} positions"
@@ -99,7 +102,7 @@ def build_workload(
         num_tokens = min(num_tokens, float(limit * spec.batch.tokens))
     return Workload(
         counter=counter,
-        document_tokens=float(mean_tokens or max_tokens),
+        document_tokens=float(shape.fixed_tokens or mean_tokens or max_tokens),
         max_tokens=max_tokens,
         target_ratio=target_ratio,
         step_tokens=spec.batch.tokens,
@@ -118,7 +121,7 @@ def _count_adapters(spec: RunSpec, counter: FlopCounter) -> float | None:
     return float(
         sum(
             stack.num_layers * 4 * lora.rank * (stack.hidden + stack.width)
-            for stack in counter.shape.stacks
+            for stack in counter.shape.every_stack
         )
     )
 
@@ -148,7 +151,7 @@ def count_corpus_tokens(spec: RunSpec) -> float:
 
 def tokens_of_bytes(spec: RunSpec, num_bytes: float) -> float:
     """Return about how many tokens Chinese text of so many bytes has."""
-    entry = find_entry(spec.model.name)
+    entry = find_model(spec.model.name)
     # A run trains a WordPiece vocabulary of its own unless weights bring theirs.
     kind = entry.tokenizer if spec.model.checkpoint else "wordpiece"
     return num_bytes / BYTES_PER_CHARACTER * TOKENS_PER_CHARACTER.get(kind, 1.0)

@@ -30,10 +30,15 @@ class Stack:
     """Parameters of a layer's biases and norms."""
     has_cross_attention: bool = False
     """Whether each layer also reads the other stack's output."""
+    reaches: tuple[int, ...] = ()
+    """Tokens that the window of each layer shows to each side; empty: all."""
     num_relative: int = 0
-    """Rows of DeBERTa's relative embedding, 0 elsewhere."""
+    """Distances that scores tell apart at most, 0 where they know none: rows of DeBERTa's relative
+    embedding, or of a code that is no parameter."""
     num_relative_terms: int = 0
     """Of content-to-position and position-to-content, how many are used."""
+    has_past_distances: bool = False
+    """Distances are those of earlier tokens: T in a document of T tokens, not 2 T - 1."""
     num_relative_weights: int = 0
     """Weights of a layer that only the relative embedding passes through, unless shared."""
     convolution_weights: int = 0
@@ -88,6 +93,25 @@ class Stack:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """An encoder beside the body with tokens of its own: n-grams of texts, patches of images."""
+
+    stack: Stack
+    vocabulary: int = 0
+    """Rows of its embedding."""
+    tokens_per_document: float = 0.0
+    """Of its own for each document."""
+    tokens_per_token: float = 0.0
+    """Of its own for each token of the body."""
+    num_additions: int = 0
+    """Layers of the body to which a matrix product adds its states."""
+
+    def count_tokens(self, document_tokens: float) -> float:
+        """Return its tokens of a document with so many tokens in the body."""
+        return self.tokens_per_document + self.tokens_per_token * document_tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelShape:
     """A model with the head that it is pretrained with."""
 
@@ -96,6 +120,8 @@ class ModelShape:
     """The only stack, or the encoder."""
     decoder: Stack | None = None
     """The second stack of encoder-decoders."""
+    side: Side | None = None
+    """A further encoder: of ZEN's n-grams, or of images."""
     vocabulary: int
     has_vocabulary_head: bool = True
     """False for text towers, whose loss needs no logits."""
@@ -115,17 +141,27 @@ class ModelShape:
     """The vocabulary matrix is the embedding of the tokens."""
     has_dropout: bool = False
     """Hidden states are dropped out in training, and the masks kept."""
+    is_flat: bool = True
+    """There is a forward without padding (`models.unpadded`), whose last layer goes on with
+    predicted positions alone."""
+    fixed_tokens: int = 0
+    """Tokens of every document where the architecture says so: an image's patches. 0: any."""
 
     @property
     def num_parameters(self) -> int:
         """All parameters, tied ones once."""
-        stacks = self.body.num_parameters + (self.decoder.num_parameters if self.decoder else 0)
+        stacks = sum(stack.num_parameters for stack in self.every_stack)
         return stacks + self.embedding_parameters + self.other_parameters
 
     @property
     def stacks(self) -> tuple[Stack, ...]:
-        """The one stack, or the two."""
+        """The one stack that texts pass, or the two."""
         return (self.body, self.decoder) if self.decoder else (self.body,)
+
+    @property
+    def every_stack(self) -> tuple[Stack, ...]:
+        """The one stack, or the two, and the one beside."""
+        return (*self.stacks, self.side.stack) if self.side else self.stacks
 
     @property
     def head_weights(self) -> int:
@@ -137,6 +173,8 @@ class ModelShape:
     def largest_parameter(self) -> int:
         """Elements of the largest single matrix."""
         matrices = [self.vocabulary * self.body.hidden]
-        for stack in self.stacks:
+        if self.side:
+            matrices.append(self.side.vocabulary * self.side.stack.hidden)
+        for stack in self.every_stack:
             matrices.append(stack.hidden * max(stack.intermediate, 3 * stack.width))
         return max(matrices)

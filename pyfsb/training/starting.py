@@ -26,7 +26,7 @@ from pyfsb.models.loading import (
 )
 from pyfsb.objectives import Objective, SpecialIds, make_objective
 from pyfsb.records import Parent
-from pyfsb.registry import ModelEntry, find_entry
+from pyfsb.registry import ModelEntry, find_model
 from pyfsb.storage.workspace import Workspace
 from pyfsb.training.building import build_first, count_parameters
 from pyfsb.training.distributed import ProcessGroup
@@ -88,7 +88,7 @@ def plan_training(spec: RunSpec) -> Plan:
     Raises:
         UnknownNameError: No such model.
     """
-    entry = find_entry(spec.model.name)
+    entry = find_model(spec.model.name)
     name = ObjectiveName(spec.objective.name or entry.objective)
     return Plan(
         entry=entry,

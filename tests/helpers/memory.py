@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,11 +15,13 @@ from transformers import (
 )
 
 from pyfsb.config import Family
+from pyfsb.models import unpadded
 from pyfsb.models.heads import build_loss
 from pyfsb.training.architectures import shape_of
 from pyfsb.training.memory import MicroBatch, count_activations
 
-PAIRS = ("t5", "mt5", "bart", "pegasus")
+PAIRS = ("t5", "mt5", "bart", "pegasus", "megatron-t5")
+WRITERS = ("gpt2", "llama", "transfo-xl-denoise")
 
 
 def config_of(architecture: str, *, hidden: int, layers: int, vocabulary: int) -> dict[str, Any]:
@@ -35,7 +38,7 @@ def config_of(architecture: str, *, hidden: int, layers: int, vocabulary: int) -
             "num_layers": layers, "num_decoder_layers": layers, "num_heads": heads,
             "dropout_rate": 0.0,
         }  # fmt: skip
-    if architecture in PAIRS:
+    if architecture in ("bart", "pegasus"):
         return {
             "vocab_size": vocabulary, "d_model": hidden, "encoder_layers": layers,
             "decoder_layers": layers, "encoder_ffn_dim": inner, "decoder_ffn_dim": inner,
@@ -47,8 +50,9 @@ def config_of(architecture: str, *, hidden: int, layers: int, vocabulary: int) -
         "num_attention_heads": heads, "intermediate_size": inner, "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
     }  # fmt: skip
+    more = {"llama": {"intermediate_size": 3 * hidden}, "rope-longformer": {"attention_window": 32}}
     if architecture != "deberta-v2":
-        return config
+        return config | more.get(architecture, {})
     return config | {
         "relative_attention": True, "position_buckets": 64, "norm_rel_ebd": "layer_norm",
         "share_att_key": True, "pos_att_type": "c2p|p2c", "conv_kernel_size": 3,
@@ -71,9 +75,10 @@ def compare(
         parameter.requires_grad_(True)  # the tracker cannot watch those without (Pegasus)
         parameter.grad = torch.zeros_like(parameter)
     is_pair = architecture in PAIRS
-    generates = is_pair or architecture == "gpt2"
+    generates = is_pair or architecture in WRITERS
     loss = build_loss(
-        model, Family.GENERATE if generates else Family.FILL_MASK, "flat",
+        model, Family.GENERATE if generates else Family.FILL_MASK,
+        "flat" if unpadded.supports(architecture) else "padded",
         checkpoints_activations=is_checkpointing,
     )  # fmt: skip
     batch = make_batch(lengths, target_ratio, is_pair=is_pair)
@@ -86,8 +91,9 @@ def compare(
         value for kind, value in peak.items() if str(kind).rpartition(".")[2] in ("ACT", "TEMP")
     )
     num_tokens = sum(lengths)
+    shape = replace(shape_of(architecture, config), side=None)  # no n-grams here
     predicted = count_activations(
-        shape_of(architecture, config),
+        shape,
         MicroBatch(
             num_tokens=num_tokens,
             num_targets=batch["target_ids"].numel(),
@@ -102,7 +108,8 @@ def compare(
 
 def build(architecture: str, config: dict[str, Any]) -> torch.nn.Module:
     """Return a model with its pretraining head."""
-    kinds = {"gpt2": AutoModelForCausalLM, **dict.fromkeys(PAIRS, AutoModelForSeq2SeqLM)}
+    kinds: dict[str, Any] = dict.fromkeys(WRITERS, AutoModelForCausalLM)
+    kinds |= dict.fromkeys(PAIRS, AutoModelForSeq2SeqLM)
     settings = AutoConfig.for_model(architecture, **config)
     return kinds.get(architecture, AutoModelForMaskedLM).from_config(settings)
 

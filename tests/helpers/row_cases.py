@@ -39,18 +39,29 @@ def deviation(found: Any, expected: Any) -> float:
     return float((found - expected).abs().max()) if found.numel() else 0.0
 
 
-def original_offsets(text: str, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """Characters of each token of a text, as the originals find them: [UNK] counts as one."""
+def original_offsets(
+    text: str, tokenizer: PreTrainedTokenizerBase, *, unknown_width: int = 1
+) -> list[list[int]]:
+    """Characters of each token of a text, as the originals find them.
+
+    They take [UNK] for one character (UniEX writes down five, but goes on after one).
+    """
     normal, places = "", []
     for place, character in enumerate(text.lower()):
-        plain = "".join(c for c in unicodedata.normalize("NFD", character) if unicodedata.category(c) != "Mn")
-        plain = "".join(c for c in plain if ord(c) not in (0, 0xFFFD) and unicodedata.category(c) not in ("Cc", "Cf"))
+        plain = "".join(
+            c for c in unicodedata.normalize("NFD", character) if unicodedata.category(c) != "Mn"
+        )
+        plain = "".join(
+            c
+            for c in plain
+            if ord(c) not in (0, 0xFFFD) and unicodedata.category(c) not in ("Cc", "Cf")
+        )
         normal += plain
         places += [place] * len(plain)
     found, offset = [], 0
     for piece in tokenizer.tokenize(text):
         if piece.startswith("[") and piece.endswith("]"):
-            found.append([offset])
+            found.append([offset + place for place in range(unknown_width)])
             offset += 1
             continue
         piece = piece.removeprefix("##")

@@ -353,17 +353,7 @@ class MegatronT5Decoder(MegatronT5Stack):
             past_key_values = EncoderDecoderCache(
                 DynamicCache(config=config), DynamicCache(config=config)
             )
-        own = past_key_values
-        if own is not None and _is_pair(own):
-            own = own.self_attention_cache
-        past = 0 if own is None or config.legacy_cached_positions else int(own.get_seq_length())
-        embedded_BTH = self.embeddings(input_ids, past)
-        mask = create_causal_mask(
-            config=config,
-            inputs_embeds=embedded_BTH,
-            attention_mask=attention_mask,
-            past_key_values=own,
-        )
+        embedded_BTH, mask = self._begin(input_ids, attention_mask, past_key_values)
         source_mask = create_bidirectional_mask(
             config=config,
             inputs_embeds=embedded_BTH,
@@ -381,6 +371,23 @@ class MegatronT5Decoder(MegatronT5Stack):
         return BaseModelOutputWithPastAndCrossAttentions(
             last_hidden_state=last, past_key_values=past_key_values, hidden_states=states
         )
+
+    def _begin(
+        self, ids_BT: Tensor, attention_mask: Tensor | None, cache: Cache | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the embeddings of new tokens and what they see of their own side."""
+        own = cache.self_attention_cache if cache is not None and _is_pair(cache) else cache
+        past = 0
+        if own is not None and not self.config.legacy_cached_positions:
+            past = int(own.get_seq_length())
+        embedded_BTH = self.embeddings(ids_BT, past)
+        mask = create_causal_mask(
+            config=self.config,
+            inputs_embeds=embedded_BTH,
+            attention_mask=attention_mask,
+            past_key_values=own,
+        )
+        return embedded_BTH, mask
 
 
 def _is_pair(cache: Cache) -> bool:

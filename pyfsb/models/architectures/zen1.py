@@ -14,7 +14,7 @@ from typing import Final
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForPreTraining
+from transformers import AutoModelForPreTraining, AutoTokenizer
 
 from pyfsb.config import Family
 from pyfsb.errors import ConfigError
@@ -23,6 +23,7 @@ from pyfsb.models.architectures.protocol import Architecture
 from pyfsb.models.architectures.zen_layers import ZenConfig
 from pyfsb.models.architectures.zen_model import ZenModel, ZenPreTrainedModel
 from pyfsb.models.key_maps import KeyMap
+from pyfsb.tokenizers.ngram_tokenizer import ZenTokenizer
 
 
 class Zen1Config(ZenConfig):
@@ -149,3 +150,4 @@ ARCHITECTURE = Architecture(
 
 # The package registers one class a family; two heads at once are no family.
 AutoModelForPreTraining.register(Zen1Config, Zen1ForPreTraining, exist_ok=True)
+AutoTokenizer.register(Zen1Config, tokenizer_class=ZenTokenizer, exist_ok=True)

@@ -15,7 +15,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForPreTraining
+from transformers import AutoModelForPreTraining, AutoTokenizer
 
 from pyfsb.config import Family
 from pyfsb.errors import ConfigError
@@ -28,6 +28,7 @@ from pyfsb.models.architectures.zen_model import (
     ZenPreTrainedModel,
     normalise_weights,
 )
+from pyfsb.tokenizers.ngram_tokenizer import ZenTokenizer
 
 
 class Zen2Config(ZenConfig):
@@ -125,3 +126,4 @@ ARCHITECTURE = Architecture(
 )
 
 AutoModelForPreTraining.register(Zen2Config, Zen2ForPreTraining, exist_ok=True)
+AutoTokenizer.register(Zen2Config, tokenizer_class=ZenTokenizer, exist_ok=True)

@@ -29,6 +29,7 @@ from pyfsb.models.architectures.zen_layers import (
     SelfAttention,
     ZenConfig,
 )
+from pyfsb.tokenizers.ngram_lexicon import NgramLexicon, NgramLimit
 
 NGRAM_PAD_ID: Final = 0
 _TINY: Final = 1e-10
@@ -118,6 +119,39 @@ class ZenPreTrainedModel(PreTrainedModel):
             "ngram_position_matrix": self.weigh_ngrams(covers_BTG.float(), frequencies_BG),
             "ngram_attention_mask": (ids_BG != NGRAM_PAD_ID).long(),
         }
+
+    def match_ngrams(
+        self, tokenizer: Any, input_ids: Tensor, attention_mask: Tensor
+    ) -> dict[str, Tensor]:
+        """Return the n-gram arguments of `forward` for padded rows.
+
+        Args:
+            tokenizer: A `ZenTokenizer`; its lexicon is the model's.
+            input_ids: Ids, [B, T], padding on the right.
+            attention_mask: 1 on tokens, 0 on padding, [B, T].
+
+        Raises:
+            DataError: The tokenizer has no lexicon.
+            ConfigError: The lexicon has more n-grams than the model.
+        """
+        if not hasattr(tokenizer, "lexicon"):
+            raise DataError(
+                f"{type(tokenizer).__name__} has no n-gram lexicon; {self.config.model_type} needs "
+                "a ZenTokenizer: ngram.txt beside vocab.txt"
+            )
+        lexicon: NgramLexicon = tokenizer.lexicon(self.config.model_type)
+        lexicon.check_fits(self.config.word_size)
+        is_token_BT = attention_mask.bool().cpu()
+        lengths_B = is_token_BT.sum(-1)
+        found = lexicon.find(
+            input_ids.cpu()[is_token_BT].numpy(),
+            lengths_B.numpy(),
+            limit=NgramLimit(max_tokens=self.config.max_position_embeddings),
+        )
+        arrays = found.arguments
+        ngrams = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        padded = self.pad_ngrams(lengths=lengths_B, **ngrams)
+        return {name: tensor.to(input_ids.device) for name, tensor in padded.items()}
 
     def check_ngram_ids(self, ids: Tensor) -> None:
         """Refuse n-grams that the model has no row for.

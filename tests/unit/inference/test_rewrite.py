@@ -20,7 +20,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-import pyfsb.models.architectures  # noqa: F401  (registers those that transformers lacks)
+import pyfsb
+import pyfsb.models.architectures
 from pyfsb.data.vocabulary import write_tokenizer
 from pyfsb.errors import ConfigError
 from pyfsb.inference import decoding
@@ -243,3 +244,16 @@ def test_wrong_models_are_explained(wordpiece: PreTrainedTokenizerBase) -> None:
 
 def test_no_text_no_answer(wordpiece: PreTrainedTokenizerBase) -> None:
     assert rewriter(make(), wordpiece).predict([]) == []
+
+
+@EVERY
+def test_a_folder_is_loaded_and_answers(
+    kind: str, wordpiece: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    model = make(kind)
+    model.save_pretrained(tmp_path)
+    write_tokenizer(PIECES, tmp_path, lowercase=True)
+    loaded = pyfsb.load(str(tmp_path))
+    assert isinstance(loaded, Rewriter)
+    expected = rewriter(model, wordpiece, max_tokens=loaded._max_tokens).predict(TEXTS)
+    assert loaded.predict(TEXTS) == expected

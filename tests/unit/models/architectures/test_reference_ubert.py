@@ -93,7 +93,10 @@ def test_rows_and_cells_are_those_of_the_original(case: ReferenceCase) -> None:
 @torch.no_grad()
 def test_logits_and_loss_are_those_of_the_original(case: ReferenceCase) -> None:
     batch, expected, model = original_batch(case), case.outputs(), original(case)
-    rows = {name: batch[name].flatten(0, 1) for name in ("input_ids", "attention_mask", "token_type_ids")}
+    rows = {
+        name: batch[name].flatten(0, 1)
+        for name in ("input_ids", "attention_mask", "token_type_ids")
+    }
     output = model(**rows)
     assert output.logits is not None
     logits = output.logits.view(batch["span_mask"].shape)
@@ -103,13 +106,20 @@ def test_logits_and_loss_are_those_of_the_original(case: ReferenceCase) -> None:
         "loss": ExtractionLoss(model)(**batch) / len(batch["input_ids"]),
     }
     assert set(found) == set(expected)
-    assert deviation(found["last_hidden_state"], expected["last_hidden_state"]) <= ABSOLUTE_TOLERANCE
+    assert (
+        deviation(found["last_hidden_state"], expected["last_hidden_state"]) <= ABSOLUTE_TOLERANCE
+    )
     open_cells = batch["span_mask"] == 0
     wanted = expected["span_logits"]
     scale = max(1.0, float(wanted[open_cells].abs().max()) / 30)
-    assert deviation(found["span_logits"][open_cells], wanted[open_cells]) <= scale * ABSOLUTE_TOLERANCE
+    assert (
+        deviation(found["span_logits"][open_cells], wanted[open_cells])
+        <= scale * ABSOLUTE_TOLERANCE
+    )
     assert deviation(found["span_logits"], wanted) <= 2e-3  # of 10000
-    assert float(found["loss"]) == pytest.approx(float(expected["loss"]), rel=RELATIVE_LOSS_TOLERANCE)
+    assert float(found["loss"]) == pytest.approx(
+        float(expected["loss"]), rel=RELATIVE_LOSS_TOLERANCE
+    )
 
 
 @torch.no_grad()

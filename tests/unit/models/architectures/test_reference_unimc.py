@@ -106,9 +106,15 @@ def test_rows_are_those_of_the_original(case: ReferenceCase) -> None:
 @torch.no_grad()
 def test_logits_and_loss_are_those_of_the_original(case: ReferenceCase) -> None:
     ours, rows = encode(case)
-    arrays, given, expected = tensors(ours.collate(rows, keys(len(rows))).arrays), case.inputs(), case.outputs()
+    arrays, given, expected = (
+        tensors(ours.collate(rows, keys(len(rows))).arrays),
+        case.inputs(),
+        case.outputs(),
+    )
     model = original(case)
-    inputs = {name: arrays[name] for name in ("input_ids", "visible", "position_ids", "token_type_ids")}
+    inputs = {
+        name: arrays[name] for name in ("input_ids", "visible", "position_ids", "token_type_ids")
+    }
     logits = vocabulary_logits(model, masked_hidden(model, **inputs))
     found = {
         "mlm_logits": logits,
@@ -120,8 +126,12 @@ def test_logits_and_loss_are_those_of_the_original(case: ReferenceCase) -> None:
     assert deviation(found["mlm_logits"][real], expected["mlm_logits"][real]) <= ABSOLUTE_TOLERANCE
     assert deviation(found["cls_logits"][real], expected["cls_logits"][real]) <= 1e-3  # of -10000
     slots = given["clslabels_mask"] == 0
-    assert deviation(found["cls_logits"][slots], expected["cls_logits"][slots]) <= ABSOLUTE_TOLERANCE
-    assert float(found["loss"]) == pytest.approx(float(expected["loss"]), rel=RELATIVE_LOSS_TOLERANCE)
+    assert (
+        deviation(found["cls_logits"][slots], expected["cls_logits"][slots]) <= ABSOLUTE_TOLERANCE
+    )
+    assert float(found["loss"]) == pytest.approx(
+        float(expected["loss"]), rel=RELATIVE_LOSS_TOLERANCE
+    )
 
 
 @reference_cases("unimc")
@@ -150,4 +160,7 @@ def test_ours_keeps_options_and_ignores_padding(case: ReferenceCase) -> None:
         assert row.positions_T.max() < ours.max_positions
     batch = ours.collate(rows, keys(len(rows))).arrays
     assert set(batch["target_ids"].tolist()) == {ours.yes_id, ours.no_id}
-    assert batch["target_positions"].tolist() == batch["slot_positions"][batch["slot_positions"] >= 0].tolist()
+    assert (
+        batch["target_positions"].tolist()
+        == batch["slot_positions"][batch["slot_positions"] >= 0].tolist()
+    )
