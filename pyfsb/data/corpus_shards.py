@@ -109,6 +109,12 @@ def _count_words(data: DataSpec, counted: Callable[[int], Iterator[str]]) -> Wor
 class _Joiner:
     """Joins documents into samples of one size, an end token behind each document."""
 
+    _ids: list[NDArray[np.int32]]
+    _words: list[NDArray[np.bool_]]
+    _columns: dict[Column, list[NDArray[Any]]]
+    _ends: list[int]
+    _num_tokens: int
+
     def __init__(self, writer: ShardWriter, *, end_id: int, size: int) -> None:
         self._writer = writer
         self._end_id = end_id
@@ -149,10 +155,7 @@ class _Joiner:
             self._ends = [end - stop for end in ends if end > stop]
 
     def _clear(self) -> None:
-        self._ids: list[NDArray[np.int32]] = []
-        self._words: list[NDArray[np.bool_]] = []
-        self._columns: dict[Column, list[NDArray[Any]]] = {}
-        self._ends: list[int] = []
+        self._ids, self._words, self._columns, self._ends = [], [], {}, []
         self._num_tokens = 0
 
 

@@ -143,9 +143,10 @@ def choose_tokenizer(data: DataSpec, texts: Texts, some_texts: Texts) -> ChosenT
     chosen = _read(data) or _train(data, texts, some_texts)
     if data.vocabulary.extend is None:
         return chosen
-    extended = extend_parts(
-        chosen.parts, some_texts(), num_new=data.vocabulary.extend, cut=load_cutter(data.segmenter)
-    )
+    # Pegasus' words are those of jieba without its model of unknown words.
+    is_jieba = chosen.parts.kind == "jieba_wordpiece"
+    cut = (jieba_wordpiece.load_cutter if is_jieba else load_cutter)(data.segmenter)
+    extended = extend_parts(chosen.parts, some_texts(), num_new=data.vocabulary.extend, cut=cut)
     return ChosenTokenizer(
         parts=extended, roles=chosen.roles, extra=chosen.extra, source=chosen.source,
         num_base_pieces=len(chosen.pieces),

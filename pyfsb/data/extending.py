@@ -103,20 +103,16 @@ def extend_vocabulary(
     unknown = {
         character: count
         for character, count in characters.items()
-        if not character.isspace() and count_pieces(character) != 1
+        if count >= MIN_COUNT and not character.isspace() and count_pieces(character) != 1
     }
-    saved = {
-        word: count * (count_pieces(word) - 1)
-        for word, count in words.items()
-        if count >= MIN_COUNT
-        and len(word) <= MAX_WORD_CHARACTERS
-        and (has_words or _LATIN.fullmatch(word))
-        and count_pieces(word) > 1
-    }
-    ranked = [
-        *_ranked({one: count for one, count in unknown.items() if count >= MIN_COUNT}),
-        *_ranked(saved),
-    ]
+    saved: dict[str, int] = {}
+    for word, count in words.items():
+        may_be_one = has_words or _LATIN.fullmatch(word)
+        if count < MIN_COUNT or len(word) > MAX_WORD_CHARACTERS or not may_be_one:
+            continue
+        # A word that is unknown costs all its characters.
+        saved[word] = count * ((count_pieces(word) or len(word)) - 1)
+    ranked = [*_ranked(unknown), *_ranked({word: gain for word, gain in saved.items() if gain})]
     new = [piece for piece in ranked if piece not in known]
     return [*pieces, *new[:num_new]]
 

@@ -21,6 +21,7 @@ from pyfsb.errors import ConfigError
 from pyfsb.records import (
     CORPUS_FOLDER,
     LABELLED_FOLDER,
+    MODEL_FOLDER,
     ROWS_FOLDER,
     WEIGHTS_KIND,
     DatasetRecord,
@@ -157,10 +158,29 @@ def _check_inputs(spec: RunSpec, place: str, record: DatasetRecord) -> None:
     if record.form == "labelled":
         now = [_read_entry(uri) for uri in spec.labelled_files]
     else:
-        files = [file for pattern in data.corpus for file in storage.find_files(data.root, pattern)]
+        patterns = data.rows if record.form == "rows" else data.corpus
+        files = [file for pattern in patterns for file in storage.find_files(data.root, pattern)]
         now = [FileEntry(path=file.path, num_bytes=file.num_bytes, xxh3="") for file in files]
         now += [_read_entry(uri) for uri in [data.vocabulary.file] if uri]
+        now += _tokenizer_entries(data.tokenizer, record.inputs) if data.tokenizer else []
     _compare(place, record.inputs, now)
+
+
+def _tokenizer_entries(uri: str, then: Iterable[FileEntry]) -> list[FileEntry]:
+    """Return a tokenizer's files as they are now; of a hub's repository those that were read."""
+    found = []
+    for entry in then:
+        folder, _, name = entry.path.partition("/")
+        if folder != "tokenizer" or not name:
+            continue
+        if storage.is_hub(uri):
+            found.append(entry)
+            continue
+        places = [storage.join(uri, MODEL_FOLDER, name), storage.join(uri, name)]
+        there = next((place for place in places if storage.exists(place)), None)
+        if there:
+            found.append(_read_entry(there).model_copy(update={"path": entry.path}))
+    return found
 
 
 def _read_entry(uri: str) -> FileEntry:

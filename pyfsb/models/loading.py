@@ -130,19 +130,6 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return choosing.load_tokenizer(folder)
 
 
-def read_pieces(folder: Path) -> list[str]:
-    """Return the pieces of a folder's WordPiece vocabulary, ids in order.
-
-    Raises:
-        CheckpointError: The tokenizer has no [MASK], [CLS], [SEP] or [PAD].
-    """
-    vocabulary: dict[str, int] = load_tokenizer(folder).get_vocab()
-    for token in ("[PAD]", "[CLS]", "[SEP]", "[MASK]"):
-        if token not in vocabulary:
-            raise CheckpointError(f"{folder}: the tokenizer has no {token}; WordPiece is needed")
-    return sorted(vocabulary, key=lambda piece: vocabulary[piece])
-
-
 def count_parameters(model: nn.Module) -> int:
     """Return the number of parameters, tied ones once; ZeRO-3 leaves the size of each on it."""
     return sum(getattr(part, "ds_numel", part.numel()) for part in model.parameters())

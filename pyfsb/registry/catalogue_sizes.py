@@ -135,7 +135,7 @@ SIZES: Final[dict[str, CatalogueSize]] = {
         max_position_embeddings=514, type_vocab_size=1, pad_token_id=1),
     "classical-large": _bert(328.4, 24, 1024, 16, vocabulary=23292, architecture="roberta",
         max_position_embeddings=514, type_vocab_size=1, pad_token_id=1),
-    "albert-tiny": _bert(4.0, 4, 312, 12, inner=1248, architecture="albert", embedding_size=128),
+    "albert-tiny": _bert(4.04, 4, 312, 12, inner=1248, architecture="albert", embedding_size=128),
     "albert-base": _bert(10.0, 12, 768, 12, architecture="albert", embedding_size=128),
     "albert-large": _bert(15.6, 24, 1024, 16, architecture="albert", embedding_size=128),
     "albert-xlarge": _bert(53.5, 24, 2048, 16, architecture="albert", embedding_size=128),

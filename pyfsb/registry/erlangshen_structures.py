@@ -90,8 +90,9 @@ ENTRIES: Final = (
             "The published heads hand the attention mask to the n-grams' token types, so they mask "
             "nothing; only the pretraining class does.",
         ),
-        unknown=("Corpus and compute.",),
-        source="derived from the published parameter count and the lexicon's lines",
+        unknown=("Corpus and compute.", "The exact number of n-grams."),
+        our_choices=("word_size = 104,089: from the count, about 104,000",),
+        source="derived from the published parameter count",
     ),
     ModelEntry(
         name="Erlangshen-ZEN2-345M-Chinese", paper_number=22,

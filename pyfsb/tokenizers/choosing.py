@@ -22,6 +22,7 @@ from pyfsb.tokenizers.bart_sentencepiece import (
     SentencePieceTokenizer,
     T5SentencePieceTokenizer,
 )
+from pyfsb.tokenizers.ngram_tokenizer import ZenTokenizer
 from pyfsb.tokenizers.pegasus import JiebaPegasusTokenizer
 
 MODEL_FILES: Final = ("spiece.model", "spm.model", "tokenizer.model", "sentencepiece.bpe.model")
@@ -34,12 +35,14 @@ _SENTENCEPIECE: Final[dict[str, type[SentencePieceTokenizer]]] = {
     "transfo_xl_denoise": SentencePieceTokenizer,
     "transfo-xl-denoise": SentencePieceTokenizer,
 }
+_ZEN_TYPES: Final = ("zen1", "zen2")
 _MEGATRON_T5_TYPES: Final = ("megatron_t5", "megatron-t5")
 _MEGATRON_T5_EXTRA: Final = ("[BOS]", "[EOS]", *(f"<extra_id_{number}>" for number in range(118)))
 """Source: fengshen/models/megatron_t5/tokenization_megatron_t5.py at c8fb7b8."""
 _OWN_CLASSES: Final[dict[str, Any]] = {
     "JiebaPegasusTokenizer": JiebaPegasusTokenizer,
     "SentencePieceTokenizer": SentencePieceTokenizer,
+    "ZenTokenizer": ZenTokenizer,
     **{cls.__name__: cls for cls in _SENTENCEPIECE.values()},
 }
 
@@ -91,6 +94,8 @@ def choose_class(folder: Path) -> type[PreTrainedTokenizerBase] | None:
     if (folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file():
         return None
     if (folder / "vocab.txt").is_file():
+        if model_type in _ZEN_TYPES:
+            return ZenTokenizer
         is_pegasus = model_type == "pegasus" or "Pegasus" in named
         return JiebaPegasusTokenizer if is_pegasus else BertTokenizer
     found = find_model_file(folder)

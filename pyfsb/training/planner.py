@@ -13,6 +13,7 @@ from typing import Final, Literal, TypeAlias
 
 from pyfsb import storage
 from pyfsb.config import RunSpec, Stage
+from pyfsb.config.objective_section import ObjectiveName
 from pyfsb.engines.cluster_resources import read_options
 from pyfsb.errors import ConfigError
 from pyfsb.registry import find_model
@@ -22,6 +23,7 @@ from pyfsb.training.estimates import Estimate, Rates, Workload, estimate
 from pyfsb.training.flops import FlopCounter
 from pyfsb.training.layouts import Layout, as_training, enumerate_layouts, layout_of, lighter
 from pyfsb.training.pools import Pool, known_pools
+from pyfsb.training.shapes import ModelShape
 
 Goal: TypeAlias = Literal["days", "cost"]
 
@@ -32,6 +34,8 @@ TOKENS_PER_CHARACTER: Final = {"wordpiece": 1.0, "byte_bpe": 2.0}
 _PAIR_RATIO: Final = 0.25
 """Decoder tokens for an encoder token where nothing is said: span corruption of 15 % (Raffel et
 al. 2020) writes 0.2, gap sentences (Zhang et al. 2020) 0.3."""
+_SHORTENING: Final = (ObjectiveName.SPAN_CORRUPTION, ObjectiveName.GAP_SENTENCES)
+"""Objectives whose decoder writes a part of the text; of the others it writes all."""
 _MOST_NODES: Final = 256
 _ALIKE: Final = 1.01
 """Times within 1 % are equal: the model does not tell them apart."""
@@ -77,16 +81,15 @@ def build_workload(
     counter = FlopCounter.of(entry.architecture, config)
     shape = counter.shape
     max_tokens = shape.fixed_tokens or spec.data.max_tokens
-    if shape.max_positions and max_tokens > shape.max_positions:
+    objective = spec.objective.name or entry.objective
+    # Spans that are hidden shorten the text before the model sees it.
+    is_cut = objective != ObjectiveName.SPAN_CORRUPTION
+    if shape.max_positions and max_tokens > shape.max_positions and is_cut:
         raise ConfigError(
             f"data.max_tokens = {max_tokens}: {entry.name} has {shape.max_positions} positions"
         )
     if target_ratio is None:
-        objective = spec.objective.name or entry.objective
-        is_masked = shape.decoder is None and not shape.is_causal
-        target_ratio = spec.objective.mask_ratio if is_masked else 1.0
-        if shape.decoder is not None and objective != "causal_lm":
-            target_ratio = _PAIR_RATIO
+        target_ratio = _target_ratio(spec, objective, shape)
     limit = spec.training.max_steps
     if corpus_tokens is None and not spec.data.corpus and limit is None:
         raise ConfigError(
@@ -110,6 +113,17 @@ def build_workload(
         checkpoint_every_steps=spec.training.checkpoint_every_steps,
         num_trained=_count_adapters(spec, counter),
     )
+
+
+def _target_ratio(spec: RunSpec, objective: ObjectiveName, shape: ModelShape) -> float:
+    """Return the predicted positions over the tokens; of two stacks, the decoder's tokens."""
+    if shape.decoder is not None:
+        return _PAIR_RATIO if objective in _SHORTENING else 1.0
+    if objective == ObjectiveName.PREFIX_LM:
+        mix = spec.objective.prefix_lm
+        rest = 1 - mix.mlm_ratio - mix.lm_ratio  # of these, about a half is written
+        return mix.mlm_ratio * spec.objective.mask_ratio + mix.lm_ratio + rest / 2
+    return 1.0 if shape.is_causal else spec.objective.mask_ratio
 
 
 def _count_adapters(spec: RunSpec, counter: FlopCounter) -> float | None:

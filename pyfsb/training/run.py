@@ -19,11 +19,12 @@ from pyfsb.data.vocabulary import vocabulary_digest
 from pyfsb.errors import EXIT_OK, EXIT_TERMINATED
 from pyfsb.models.building import max_positions
 from pyfsb.processes import StopRequest
-from pyfsb.records import CORPUS_FOLDER
+from pyfsb.records import CORPUS_FOLDER, ROWS_FOLDER
 from pyfsb.storage.workspace import Workspace
 from pyfsb.training.batching import StepPlanner
 from pyfsb.training.distributed import ProcessGroup, join_group, leave_group
 from pyfsb.training.launcher import run_rank
+from pyfsb.training.row_corpus import open_rows
 from pyfsb.training.session import Session, publish_checkpoint, train_to_end
 from pyfsb.training.sources import Corpus, CorpusPlace, open_corpus
 from pyfsb.training.starting import Plan, Start, build_objective, build_start, plan_training
@@ -85,7 +86,11 @@ def open_pretraining(spec: RunSpec, group: ProcessGroup) -> Iterator[Pretraining
     plan = plan_training(spec)
     places = _find_corpora(spec)
     start = build_start(spec, plan, places[0].uri, workspace.uri, group)
-    corpus = _open_corpus(spec, plan, places, start)
+    corpus = (
+        open_rows(spec, plan, start, places[0].uri)
+        if spec.data.rows
+        else _open_corpus(spec, plan, places, start)
+    )
     try:
         session = _build_session(spec, plan.family, corpus, places, start, workspace)
         yield Pretraining(spec=spec, plan=plan, session=session, group=group)
@@ -94,21 +99,22 @@ def open_pretraining(spec: RunSpec, group: ProcessGroup) -> Iterator[Pretraining
 
 
 def _find_corpora(spec: RunSpec) -> tuple[CorpusPlace, ...]:
-    """Return where the shards lie: the run's own first, then those of the blend.
+    """Return where the shards lie, the run's own first, then those of the blend; or the rows.
 
     Raises:
         DataError: One of them was never completely prepared.
     """
+    folder = ROWS_FOLDER if spec.data.rows else CORPUS_FOLDER
     own = CorpusPlace(
         name=_OWN_CORPUS,
-        uri=storage.join(spec.output_of(Stage.DATA), CORPUS_FOLDER),
+        uri=storage.join(spec.output_of(Stage.DATA), folder),
         weight=spec.data.corpus_weight,
     )
     others = tuple(
         CorpusPlace(name=part.name, uri=storage.join(part.uri, CORPUS_FOLDER), weight=part.weight)
         for part in spec.data.blend
     )
-    places = (own, *others) if spec.data.corpus else others
+    places = (own, *others) if spec.data.corpus or spec.data.rows else others
     for place in places:  # a corpus that is not there, or not whole, has no record
         records.read_record(place.uri)
     return places

@@ -28,10 +28,10 @@ from pyfsb.config import (
     ParallelismSpec,
     SpikeSpec,
 )
+from pyfsb.data.tokenizer_files import read_pieces_of
 from pyfsb.data.vocabulary import vocabulary_digest
 from pyfsb.errors import ConfigError, UnknownNameError
 from pyfsb.models.heads import Layout, build_loss, default_layout
-from pyfsb.models.loading import read_pieces
 from pyfsb.processes import StopRequest
 from pyfsb.records import MODEL_FOLDER, CheckpointRecord, Parent
 from pyfsb.storage.workspace import Workspace
@@ -260,7 +260,7 @@ def publish_checkpoint(
         num_tokens=trained.state.num_tokens,
         loss=final_loss(read_metrics(folder / METRICS_NAME)),
         max_tokens=max_tokens,
-        vocabulary_digest=vocabulary_digest(read_pieces(session.tokenizer_folder)),
+        vocabulary_digest=vocabulary_digest(read_pieces_of(session.tokenizer_folder)),
         resources=read_usage(folder, session.energy),
     )
     published = publish(session.workspace, record)

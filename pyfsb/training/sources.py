@@ -30,7 +30,7 @@ from pyfsb.training.order import (
     build_order,
     held_out_ids,
 )
-from pyfsb.training.protocol import Batch
+from pyfsb.training.protocol import Batch, SampleSource
 
 Ints = NDArray[np.int64]
 
@@ -134,7 +134,7 @@ class CorpusPlace:
 class Corpus:
     """Everything a pretraining reads."""
 
-    source: CorpusSource
+    source: SampleSource
     """The samples."""
     order: SampleOrder
     """Their sequence; brings shards from S3 ahead of time."""

@@ -7,27 +7,26 @@ Called by `run`; never trains and opens no corpus.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from transformers import PreTrainedModel
 
 from pyfsb.config import Family, ObjectiveName, ObjectiveSpec, RunSpec
+from pyfsb.data.tokenizer_files import read_pieces_of
 from pyfsb.errors import CheckpointError, ConfigError
 from pyfsb.models.building import build_config, build_model, decoder_start, max_positions
-from pyfsb.models.loading import (
-    check_fits,
-    load_config,
-    load_model,
-    load_tokenizer,
-    open_weights,
-    read_pieces,
-)
+from pyfsb.models.loading import check_fits, load_config, load_model, load_tokenizer, open_weights
+from pyfsb.models.ngrams import find_lexicon
+from pyfsb.models.vocabulary_surgery import extend_model, find_sources
 from pyfsb.objectives import Objective, SpecialIds, make_objective
+from pyfsb.objectives.ngrams import WithNgrams
 from pyfsb.records import Parent
 from pyfsb.registry import ModelEntry, find_model
 from pyfsb.storage.workspace import Workspace
+from pyfsb.tokenizers.ngram_lexicon import NgramLexicon, NgramLimit
 from pyfsb.training.building import build_first, count_parameters
 from pyfsb.training.distributed import ProcessGroup
 
@@ -76,11 +75,6 @@ class Start:
     tokenizer_folder: Path
     parents: tuple[Parent, ...]
 
-    @property
-    def special(self) -> SpecialIds:
-        """Its special ids."""
-        return SpecialIds.of(self.pieces)
-
 
 def plan_training(spec: RunSpec) -> Plan:
     """Return what a spec trains.
@@ -102,12 +96,17 @@ def build_objective(plan: Plan, start: Start) -> Objective:
 
     Raises:
         ConfigError: The vocabulary lacks a special token that the objective needs.
+        DataError: The model reads n-grams and its tokenizer has no lexicon.
     """
-    special = start.special
+    special, config = SpecialIds.of(start.pieces), start.model.config
     begin = None
-    if start.model.config.is_encoder_decoder:
+    if config.is_encoder_decoder:
         begin = decoder_start(plan.entry.architecture, special)
-    return make_objective(plan.objective, special, decoder_start=begin)
+    objective = make_objective(plan.objective, special, decoder_start=begin)
+    lexicon = find_lexicon(config, load_tokenizer(start.tokenizer_folder))
+    if lexicon is None:
+        return objective
+    return WithNgrams(objective, lexicon, limit=NgramLimit(max_tokens=max_positions(config)))
 
 
 def build_start(
@@ -129,7 +128,7 @@ def build_start(
     if spec.model.checkpoint is None:
         start = _build_random(spec, plan, tokenizer_uri, group)
     else:
-        start = _load_first(spec, plan, uri, group)
+        start = _load_first(spec, plan, tokenizer_uri, uri, group)
     longest = max_positions(start.model.config)
     if spec.data.max_tokens > longest:
         raise ConfigError(
@@ -142,8 +141,10 @@ def build_start(
 
 def _build_random(spec: RunSpec, plan: Plan, tokenizer_uri: str, group: ProcessGroup) -> Start:
     folder = Workspace(tokenizer_uri).pull(TOKENIZER_FOLDER) / TOKENIZER_FOLDER
-    pieces = read_pieces(folder)
-    config = build_config(plan.entry, spec.model.config, vocabulary=pieces)
+    pieces, overrides = read_pieces_of(folder), dict(spec.model.config)
+    if "word_size" in plan.entry.config:  # ZEN's n-grams are those of the lexicon
+        overrides.setdefault("word_size", _open_lexicon(plan, folder).size)
+    config = build_config(plan.entry, overrides, vocabulary=pieces)
 
     def build() -> PreTrainedModel:
         return build_model(
@@ -154,18 +155,39 @@ def _build_random(spec: RunSpec, plan: Plan, tokenizer_uri: str, group: ProcessG
     return Start(model=model, pieces=pieces, tokenizer_folder=folder, parents=())
 
 
-def _load_first(spec: RunSpec, plan: Plan, uri: str, group: ProcessGroup) -> Start:
+def _open_lexicon(plan: Plan, folder: Path) -> NgramLexicon:
+    tokenizer: Any = load_tokenizer(folder)
+    if not hasattr(tokenizer, "lexicon"):
+        raise ConfigError(
+            f"{folder} has no ngram.txt, and {plan.entry.name} reads n-grams: prepare the corpus "
+            "with data.ngrams, or give model.checkpoint"
+        )
+    lexicon: NgramLexicon = tokenizer.lexicon(plan.entry.architecture)
+    return lexicon
+
+
+def _load_first(
+    spec: RunSpec, plan: Plan, tokenizer_uri: str, uri: str, group: ProcessGroup
+) -> Start:
     assert spec.model.checkpoint is not None
     found = open_weights(spec.model.checkpoint)
     folder, has_order_head = found.model_folder, _has_order_head(plan)
-    model = build_first(
-        lambda: load_model(folder, plan.family, seed=spec.seed, has_order_head=has_order_head),
-        lambda: build_model(
-            load_config(folder), plan.family, seed=spec.seed, has_order_head=has_order_head
-        ),
-        group, spec.parallelism,
-    )  # fmt: skip
-    check_fits(model, load_tokenizer(folder), folder)
+    extension = _find_extension(spec, tokenizer_uri, folder)
+
+    def load() -> PreTrainedModel:
+        return extension.apply(
+            load_model(folder, plan.family, seed=spec.seed, has_order_head=has_order_head)
+        )
+
+    def build() -> PreTrainedModel:
+        return extension.apply(
+            build_model(
+                load_config(folder), plan.family, seed=spec.seed, has_order_head=has_order_head
+            )
+        )
+
+    model = build_first(load, build, group, spec.parallelism)
+    check_fits(model, load_tokenizer(extension.folder), extension.folder)
     if model.config.model_type != plan.entry.architecture:
         raise CheckpointError(
             f"{spec.model.checkpoint} is a {model.config.model_type}, {plan.entry.name} is a "
@@ -173,10 +195,45 @@ def _load_first(spec: RunSpec, plan: Plan, uri: str, group: ProcessGroup) -> Sta
         )
     return Start(
         model=model,
-        pieces=read_pieces(folder),
-        tokenizer_folder=folder,
+        pieces=read_pieces_of(extension.folder),
+        tokenizer_folder=extension.folder,
         parents=(found.link(base=uri, root=spec.output),),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Extension:
+    """The vocabulary that a checkpoint goes on with."""
+
+    folder: Path
+    """Its tokenizer: the checkpoint's, or that of the corpus if it extends it."""
+    sources: Mapping[int, Sequence[int]]
+    """For each new piece the old ones that its text was cut into; empty: nothing is new."""
+    num_old: int
+
+    def apply(self, model: PreTrainedModel) -> PreTrainedModel:
+        """Return the model with rows for the new pieces, each the mean of its old ones."""
+        return extend_model(model, self.sources, num_old=self.num_old) if self.sources else model
+
+
+def _find_extension(spec: RunSpec, tokenizer_uri: str, folder: Path) -> _Extension:
+    """Compare the corpus' tokenizer with the checkpoint's, where the corpus extended one.
+
+    Raises:
+        ConfigError: It was not the checkpoint's that was extended.
+    """
+    if spec.data.vocabulary.extend is None:
+        return _Extension(folder=folder, sources={}, num_old=0)
+    extended = Workspace(tokenizer_uri).pull(TOKENIZER_FOLDER) / TOKENIZER_FOLDER
+    old, pieces = read_pieces_of(folder), read_pieces_of(extended)
+    if pieces[: len(old)] != old:
+        raise ConfigError(
+            f"the vocabulary of {tokenizer_uri} does not begin with that of "
+            f"{spec.model.checkpoint}; set data.tokenizer to the checkpoint that is to be extended"
+        )
+    sources = find_sources(load_tokenizer(folder), pieces, num_old=len(old))
+    _log.info("vocabulary: %d pieces, %d of them new", len(pieces), len(sources))
+    return _Extension(folder=extended, sources=sources, num_old=len(old))
 
 
 def _has_order_head(plan: Plan) -> bool:

@@ -16,6 +16,7 @@ from pathlib import Path
 from pipelines.compile import FOLDER as COMPILED
 from pipelines.compile import MANIFESTS, compile_all
 from pyfsb.cli.schema import json_schema
+from pyfsb.registry.rendering import update_guide
 from tests.helpers.helm import CHART, crd_templates
 from tests.helpers.readme import update_map
 
@@ -39,6 +40,8 @@ def sources() -> dict[Path, str]:
     texts |= {CHART / "templates/crds" / name: text for name, text in crd_templates().items()}
     readme = ROOT / "README.md"
     texts[readme] = update_map(readme.read_text(encoding="utf-8"))
+    guide = ROOT / "docs/guides/models.md"
+    texts[guide] = update_guide(guide.read_text(encoding="utf-8"))
     return texts
 
 

@@ -50,7 +50,11 @@ def config_of(architecture: str, *, hidden: int, layers: int, vocabulary: int) -
         "num_attention_heads": heads, "intermediate_size": inner, "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
     }  # fmt: skip
-    more = {"llama": {"intermediate_size": 3 * hidden}, "rope-longformer": {"attention_window": 32}}
+    more: dict[str, Any] = {"zen1": {"word_size": 50}, "zen2": {"word_size": 50}}
+    more |= {
+        "llama": {"intermediate_size": 3 * hidden},
+        "rope-longformer": {"attention_window": 32},
+    }
     if architecture != "deberta-v2":
         return config | more.get(architecture, {})
     return config | {

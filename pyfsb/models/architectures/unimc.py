@@ -8,9 +8,10 @@ losses and by inference; `pyfsb.objectives.multiple_choice` makes the rows.
 
 Source: transformers 5.23. Models that use `create_bidirectional_mask` (BERT, MegatronBert, ALBERT)
 take an additive mask of four dimensions as it is. DeBERTa-v2 takes 0 and 1 and hands the same mask
-to its embeddings, where neither three nor four dimensions with columns fit, so both of its parts
-are called here; its positions are relative, restarted ones change nothing unless
-`position_biased_input` is on.
+to its embeddings and its convolution, where neither three nor four dimensions fit, so its parts are
+called one by one here. Its positions are relative: restarted ones change nothing unless
+`position_biased_input` is on, and a convolution (`conv_kernel_size`) looks at the neighbours of a
+token, whichever option they are of, as it did when the published weights were trained.
 """
 
 from __future__ import annotations
@@ -57,18 +58,38 @@ def masked_hidden(
     """
     base: Any = model.base_model
     if model.config.model_type == "deberta-v2":
-        embedded_BTH = base.embeddings(
-            input_ids=input_ids,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            mask=visible.any(-1),
-        )
-        hidden_BTH: Tensor = base.encoder(embedded_BTH, visible, output_hidden_states=False)[0]
-        return hidden_BTH
-    hidden_BTH = base(
+        return _deberta_hidden(base, input_ids, visible, position_ids, token_type_ids)
+    hidden_BTH: Tensor = base(
         input_ids=input_ids,
         attention_mask=additive_mask(visible, model.dtype),
         token_type_ids=token_type_ids,
         position_ids=position_ids,
     )[0]
+    return hidden_BTH
+
+
+def _deberta_hidden(
+    base: Any,
+    input_ids: Tensor,
+    visible: Tensor,
+    position_ids: Tensor,
+    token_type_ids: Tensor | None,
+) -> Tensor:
+    is_token_BT = visible.any(-1).long()
+    embedded_BTH = base.embeddings(
+        input_ids=input_ids,
+        token_type_ids=token_type_ids,
+        position_ids=position_ids,
+        mask=is_token_BT,
+    )
+    encoder, hidden_BTH = base.encoder, embedded_BTH
+    for number, layer in enumerate(encoder.layer):
+        hidden_BTH, _ = layer(
+            hidden_BTH,
+            visible[:, None],
+            relative_pos=encoder.get_rel_pos(embedded_BTH),
+            rel_embeddings=encoder.get_rel_embedding(),
+        )
+        if number == 0 and encoder.conv is not None:
+            hidden_BTH = encoder.conv(embedded_BTH, hidden_BTH, is_token_BT)
     return hidden_BTH

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -135,8 +136,8 @@ def test_changed_and_missing_files_are_named(tmp_path: Path) -> None:
 def test_another_format_is_refused(tmp_path: Path) -> None:
     _write(tmp_path, [[(1, True)]])
     index = tmp_path / INDEX_NAME
-    index.write_text(index.read_text().replace('"format_version": 1', '"format_version": 2'))
-    with pytest.raises(DataError, match="shard format 2, this version reads 1"):
+    index.write_text(index.read_text().replace('"format_version": 2', '"format_version": 3'))
+    with pytest.raises(DataError, match="shard format 3, this version reads 1 and 2"):
         Shards.open(tmp_path)
 
 
@@ -145,3 +146,70 @@ def test_another_vocabulary_is_refused(tmp_path: Path) -> None:
     check_vocabulary(shards.index, "sha256:v", owner="the model")
     with pytest.raises(CheckpointError, match=r"vocabulary sha256:v, the model has sha256:w"):
         check_vocabulary(shards.index, "sha256:w", owner="the model")
+
+
+def test_a_folder_of_the_first_format_opens_without_columns(tmp_path: Path) -> None:
+    _write(tmp_path, [[(1, True), (2, False)]])
+    index = json.loads((tmp_path / INDEX_NAME).read_text())
+    assert index.pop("columns") == []
+    (tmp_path / INDEX_NAME).write_text(json.dumps({**index, "format_version": 1}))
+    shards = Shards.open(tmp_path, verify=True)
+    assert shards.read(0)[0].tolist() == [1, 2]
+    shards.require(())
+    with pytest.raises(
+        DataError, match=rf"{tmp_path} holds no column 'sentences' \(it has: none\)"
+    ):
+        shards.read_columns(np.array([0]), ["sentences"])
+
+
+COLUMNS = ("sentences", "gaps", "knowledge")
+
+
+@given(
+    documents=st.lists(
+        st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 255)), min_size=1,
+                 max_size=30),
+        min_size=1, max_size=12,
+    ),
+    chosen=st.lists(st.integers(0, 10**6), max_size=30),
+)  # fmt: skip
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_columns_come_end_to_end(
+    documents: list[list[tuple[bool, bool, int]]],
+    chosen: list[int],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    folder = tmp_path_factory.mktemp("shards")
+    writer = ShardWriter(
+        folder, vocabulary_size=1000, max_tokens=7, shard_tokens=40, columns=COLUMNS
+    )
+    expected = []
+    for document in documents:
+        sentences, gaps, knowledge = (np.array(values) for values in zip(*document, strict=True))
+        starts = range(0, len(document), 7)
+        expected += [document[start : start + 7] for start in starts]
+        writer.add(
+            knowledge, sentences, starts,
+            columns={"sentences": sentences, "gaps": gaps, "knowledge": knowledge.astype("u1")},
+        )  # fmt: skip
+    assert writer.close("sha256:v").columns == COLUMNS
+    shards = Shards.open(folder, verify=True)
+    sample_ids = np.array([number % len(shards) for number in chosen], dtype=np.int64)
+    found = shards.read_columns(sample_ids, COLUMNS)
+    whole = [values for number in sample_ids.tolist() for values in expected[number]]
+    for place, name in enumerate(COLUMNS):
+        assert found[name].tolist() == [values[place] for values in whole]
+    assert found["knowledge"].dtype == np.uint8
+    assert found["gaps"].dtype == np.bool_
+    assert shards.read_columns(sample_ids, ["gaps"]).keys() == {"gaps"}
+
+
+def test_a_missing_column_says_how_to_get_it(tmp_path: Path) -> None:
+    writer = ShardWriter(
+        tmp_path, vocabulary_size=10, max_tokens=7, shard_tokens=40, columns=["sentences"]
+    )
+    bits = np.array([True])
+    writer.add(np.array([1]), bits, [0], columns={"sentences": bits})
+    writer.close("sha256:v")
+    with pytest.raises(DataError, match=r"it has: sentences.*with data.columns: \[gaps\]"):
+        Shards.open(tmp_path).require(["sentences", "gaps"])

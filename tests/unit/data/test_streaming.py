@@ -89,6 +89,40 @@ def test_a_cold_corpus_on_s3_is_read_shard_by_shard(
     assert Path(os.environ["FSB_CACHE"]) / "shards" == cache._folder
 
 
+def test_columns_come_from_s3_and_are_planned_for(
+    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = ShardWriter(
+        tmp_path / "local", vocabulary_size=9, max_tokens=20, shard_tokens=100,
+        columns=["sentences", "knowledge"],
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    for _ in range(4):
+        bits, values = rng.random(100) < 0.2, rng.integers(0, 256, 100).astype(np.uint8)
+        writer.add(
+            rng.integers(0, 9, 100), bits, range(0, 100, 20),
+            columns={"sentences": bits, "knowledge": values},
+        )  # fmt: skip
+    writer.close("sha256:v")
+    for path in (tmp_path / "local").iterdir():
+        storage.upload(path, storage.join(s3, path.name))
+    noted = log_downloads(monkeypatch)
+    names = ["sentences", "knowledge"]
+    part = open_part(s3, open_cache(None), columns=names)
+    assert [Path(uri).name for uri, _ in part.files([2])] == [
+        f"shard-00002.{kind}" for kind in ("samples", "tokens", "words", *names)
+    ]
+    chosen = np.array([3, 17, 4])
+    local = Shards.open(tmp_path / "local").read_columns(chosen, names)
+    for name, values in part.shards.read_columns(chosen, names).items():
+        assert np.array_equal(values, local[name])
+    assert {name.split(".")[-1] for name in noted} == {"samples", *names}
+    plain = open_part(s3, open_cache(None))
+    assert len(plain.files([0])) == 3
+    with pytest.raises(DataError, match=f"{s3} holds no column 'gaps'"):
+        open_part(s3, open_cache(None), columns=["gaps"])
+
+
 def test_a_missing_index_is_named(s3: str) -> None:
     with pytest.raises(DataError, match="index.json"):
         open_part(s3, open_cache(None))

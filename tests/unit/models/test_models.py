@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 from pyfsb import records, storage
 from pyfsb.config import Family
+from pyfsb.data.tokenizer_files import read_pieces_of
 from pyfsb.data.vocabulary import write_tokenizer
 from pyfsb.errors import CheckpointError, ConfigError, UnknownNameError
 from pyfsb.models.building import build_config, build_model
@@ -17,7 +18,6 @@ from pyfsb.models.loading import (
     load_model,
     load_tokenizer,
     open_weights,
-    read_pieces,
 )
 from pyfsb.records import CheckpointRecord
 from pyfsb.registry import find_entry
@@ -82,7 +82,7 @@ def test_a_saved_model_comes_back_equal_also_through_transformers(
         expected = model(input_ids=ids).logits
         for loaded in (load_model(tmp_path, family).eval(), theirs.eval()):
             assert torch.equal(loaded(input_ids=ids).logits, expected)
-    assert read_pieces(tmp_path) == PIECES
+    assert read_pieces_of(tmp_path) == PIECES
     assert load_tokenizer(tmp_path)("中国")["input_ids"] == [2, 5, 6, 3]
 
 

@@ -20,6 +20,7 @@ from pyfsb.objectives.multiple_choice import (
 from pyfsb.objectives.row_objective import SampleKey, cut_longest_first
 from tests.helpers.row_texts import (
     PIECES,
+    WORDS,
     choice_samples,
     draw_keys,
     pieces_of,
@@ -80,11 +81,13 @@ def test_119_options_leave_the_text_its_positions() -> None:
 
 
 def test_texts_are_cut_the_longer_one_first() -> None:
-    sample = ChoiceSample(text="好" * 50, text_pair="坏" * 20, options=("一", "二"), question="这？")
+    sample = ChoiceSample(
+        text="好" * 50, text_pair="坏" * 20, options=("一", "二"), question="这？"
+    )
     row = objective(max_positions=40).encode(sample, tiny_tokenize())
     counted = Counter(pieces_of(row.ids_T))
-    # 1 + 2 + [SEP] + 2 + [SEP] + texts + 2 [SEP]
-    assert (counted["好"], counted["坏"]) == (15, 16)
+    # 31 = 40 - ([CLS], the longest option with its mask, four [SEP], two of the question)
+    assert (counted["好"], counted["坏"]) == (16, 15)
     assert row.positions_T.max() == 39
     assert row.is_truncated
 
@@ -115,14 +118,11 @@ def test_what_does_not_fit_is_named(changes: dict[str, Any], text: str) -> None:
 
 
 def test_too_many_options_are_named() -> None:
-    options = tuple(f"{a}{b}" * 10 for a in "一二三四五六七八九十" * 2 for b in WORDS_50)
+    options = tuple(f"{a}{b}" * 10 for a in "一二三四五六七八九十" * 2 for b in WORDS)
     with pytest.raises(DataError, match=r"options of \d+ tokens make a row of \d+; at most 4096"):
         objective().encode(
             ChoiceSample(text="好", options=tuple(dict.fromkeys(options))), tiny_tokenize()
         )
-
-
-WORDS_50 = "是非好坏人地书作者李白杜甫在长安成都写诗店面很吃中国北京大学体育财经教育新闻什么这那"
 
 
 def test_the_sample_stays_as_it_is() -> None:
@@ -136,7 +136,8 @@ def test_the_sample_stays_as_it_is() -> None:
 def test_the_original_shortens_all_options_even_to_nothing() -> None:
     sample = ChoiceSample(text="好" * 30, options=("李白杜甫", "李白长安", "书"), answer=0)
     row = objective(legacy_shortening=True, max_positions=40).encode(sample, tiny_tokenize())
-    assert pieces_of(row.ids_T)[:7] == ["[CLS]", "[MASK]", "李", "[MASK]", "李", "[MASK]", "[SEP]"]
+    halved = ["[CLS]", "[MASK]", "李", "白", "[MASK]", "李", "白", "[MASK]", "[SEP]"]
+    assert pieces_of(row.ids_T)[:9] == halved
     assert row.ids_T.size == 40
     ours = objective(max_positions=40).encode(sample, tiny_tokenize())
     assert pieces_of(ours.ids_T)[1:6] == ["[MASK]", "李", "白", "杜", "甫"]

@@ -16,7 +16,7 @@ from pyfsb.training.memory import (
     count_memory,
     count_states,
 )
-from tests.helpers.memory import PAIRS, compare, config_of
+from tests.helpers.memory import PAIRS, WRITERS, compare, config_of
 
 ZERO = Sharding(
     zero_stage=1, offloads_optimizer=False, offloads_parameters=False, precision="bf16",
@@ -25,17 +25,61 @@ ZERO = Sharding(
 
 
 @pytest.mark.parametrize("is_checkpointing", [False, True], ids=["kept", "checkpointed"])
-@pytest.mark.parametrize("architecture", ["bert", "deberta-v2", "gpt2", "t5", "bart"])
+@pytest.mark.parametrize(
+    "architecture",
+    ["bert", "deberta-v2", "zhouwenwang", "gpt2", "t5", "bart"],
+)
 def test_activations_are_those_that_torch_tracks(architecture: str, is_checkpointing: bool) -> None:
     torch.manual_seed(0)
     config = config_of(architecture, hidden=128, layers=3, vocabulary=1000)
-    ratio = {"gpt2": 1.0}.get(architecture, 0.5 if architecture in PAIRS else 0.15)
+    ratio = 1.0 if architecture in WRITERS else 0.5 if architecture in PAIRS else 0.15
     tracked, predicted, count = compare(
         architecture, config, [96] * 4, target_ratio=ratio, is_checkpointing=is_checkpointing
     )
     states = count_states(count, replace(ZERO, precision="fp32")).device
     assert predicted == pytest.approx(tracked, rel=0.06)
     assert states + predicted == pytest.approx(states + tracked, rel=0.03)
+
+
+@pytest.mark.parametrize("is_checkpointing", [False, True], ids=["kept", "checkpointed"])
+@pytest.mark.parametrize(
+    ("architecture", "lengths"),
+    [
+        ("llama", [96] * 4), ("rope-longformer", [512] * 2), ("megatron-t5", [96] * 4), ("transfo-xl-denoise", [96] * 4),
+        ("zen1", [96] * 4), ("zen2", [96] * 4),
+    ],
+)  # fmt: skip
+def test_activations_of_windows_and_padded_layouts(
+    architecture: str, lengths: list[int], is_checkpointing: bool
+) -> None:
+    torch.manual_seed(0)
+    config = config_of(architecture, hidden=128, layers=3, vocabulary=1000)
+    ratio = 1.0 if architecture in WRITERS else 0.5 if architecture in PAIRS else 0.15
+    tracked, predicted, _ = compare(
+        architecture, config, lengths, target_ratio=ratio, is_checkpointing=is_checkpointing
+    )
+    assert predicted == pytest.approx(tracked, rel=0.15)
+
+
+def test_an_encoder_beside_keeps_its_own_layers() -> None:
+    config = config_of("zen1", hidden=128, layers=3, vocabulary=1000)
+    batch = MicroBatch(num_tokens=512, num_targets=80, document_tokens=128)
+    shape = shape_of("zen1", config | {"word_size": 50, "num_hidden_word_layers": 2})
+    without = count_activations(
+        replace(shape, side=None), batch, element_bytes=4, is_checkpointing=False
+    )
+    more = count_activations(shape, batch, element_bytes=4, is_checkpointing=False) - without
+    bert = shape_of("bert", config)
+    alone = replace(batch, num_tokens=128, document_tokens=32)
+    layers = [
+        count_activations(
+            replace(bert, body=replace(bert.body, num_layers=number)),
+            alone, element_bytes=4, is_checkpointing=False,
+        )
+        for number in (3, 5)
+    ]  # fmt: skip
+    # Two layers on a quarter of the tokens, the states before them, three matrices of 128 x 32.
+    assert more == pytest.approx(layers[1] - layers[0] + 4 * 128 * 128 + 3 * 4 * 512 * 32)
 
 
 @pytest.mark.parametrize("architecture", ["bert", "t5"])

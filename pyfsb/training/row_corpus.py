@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a pretraining on rows reads: their samples and order, in the form of a corpus.
+
+Called by `run`; the data stage made the rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pyfsb.config import ObjectiveName, RunSpec
+from pyfsb.data.row_sets import ROWS_NAME, load_row_set
+from pyfsb.errors import ConfigError
+from pyfsb.models.building import max_positions
+from pyfsb.models.loading import load_tokenizer
+from pyfsb.models.row_objectives import (
+    build_chat_objective,
+    build_choice_objective,
+    build_extraction_objective,
+    make_tokenize,
+)
+from pyfsb.objectives.row_objective import RowObjective
+from pyfsb.storage.workspace import Workspace
+from pyfsb.training.order import Part, build_order, held_out_ids
+from pyfsb.training.row_source import RowSource
+from pyfsb.training.sources import Corpus
+from pyfsb.training.starting import Plan, Start
+
+
+def open_rows(spec: RunSpec, plan: Plan, start: Start, uri: str) -> Corpus:
+    """Open the rows that a data stage made.
+
+    Args:
+        spec: Seed, lengths and held-out samples.
+        plan: The objective.
+        start: Model and tokenizer.
+        uri: The rows' folder.
+
+    Raises:
+        ConfigError: Too few rows beside those held out, or the model does not fit the objective.
+        DataError: A row does not fit the model.
+    """
+    workspace = Workspace(uri)
+    workspace.pull_file(ROWS_NAME)
+    rows = load_row_set(workspace.path / ROWS_NAME, plan.name)
+    tokenizer = load_tokenizer(start.tokenizer_folder)
+    source = RowSource(
+        [row.to_sample() for row in rows],
+        _build_objective(spec, plan, start, tokenizer),
+        make_tokenize(tokenizer),
+        seed=spec.seed,
+        name_of="row {}".format,
+    )
+    num_held_out = spec.training.validation_samples
+    if num_held_out >= len(rows):
+        raise ConfigError(
+            f"training.validation_samples = {num_held_out}: there are {len(rows)} rows in all"
+        )
+    order = build_order(
+        [Part(name="rows", shard_samples=np.array([len(rows)]))],
+        seed=spec.seed,
+        held_out_samples=num_held_out,
+    )
+    num_tokens = int(source.lengths.sum())
+    tail = int(source.lengths[len(rows) - num_held_out :].sum()) if num_held_out else 0
+    return Corpus(
+        source=source,
+        order=order,
+        held_out_ids=held_out_ids([len(rows)], num_held_out),
+        num_tokens=num_tokens,
+        part_tokens=(num_tokens - tail,),
+        indexes=(),
+    )
+
+
+def _build_objective(
+    spec: RunSpec, plan: Plan, start: Start, tokenizer: Any
+) -> RowObjective[Any, Any]:
+    config = start.model.config
+    longest = min(spec.data.max_tokens, max_positions(config))
+    if plan.name is ObjectiveName.MULTIPLE_CHOICE:
+        return build_choice_objective(config, tokenizer, max_tokens=longest)
+    if plan.name is ObjectiveName.EXTRACTION:
+        return build_extraction_objective(config, tokenizer, max_tokens=longest)
+    return build_chat_objective(tokenizer, max_tokens=longest)
