@@ -4,16 +4,16 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
+import json
 import sys
-from typing import TYPE_CHECKING
+import tempfile
+from pathlib import Path
 
 from pyfsb.cli.arguments import Commands, add_output, print_json, print_table
 from pyfsb.errors import EXIT_DATA, EXIT_OK, ConfigError
-from pyfsb.registry import ModelEntry, all_entries, find_entry
-
-if TYPE_CHECKING:
-    from pyfsb.evaluation.model_check import CheckResult
+from pyfsb.processes import run_child
+from pyfsb.registry import all_entries, find_entry
+from pyfsb.schema import Json
 
 
 def add_verb(verbs: Commands) -> None:
@@ -38,43 +38,36 @@ def _check(arguments: argparse.Namespace) -> int:
     if bool(arguments.names) == arguments.is_all:
         raise ConfigError("say which entries: names, or --all")
     entries = all_entries() if arguments.is_all else [find_entry(n) for n in arguments.names]
-    from pyfsb.evaluation.model_check import check_full_size, check_tiny, single_process
-
-    check = check_full_size if arguments.full_size else check_tiny
-    group = contextlib.nullcontext() if arguments.full_size else single_process()
-    results = []
-    with group:
-        for number, entry in enumerate(entries, start=1):
-            _tell(f"{number}/{len(entries)} {entry.name}")
-            results.append(check(entry))
-    failed = [result for result in results if not result.is_ok]
+    with tempfile.TemporaryDirectory(prefix="fsb-check-") as folder:
+        path = Path(folder) / "results.jsonl"
+        command = [sys.executable, "-m", "pyfsb.evaluation.model_check_run", "--results", str(path)]
+        command += ["--full-size"] if arguments.full_size else []
+        end = run_child([*command, *(entry.name for entry in entries)])
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+    results: list[Json] = [json.loads(line) for line in text.splitlines()]
     if arguments.form == "json":
-        print_json([result.to_json() for result in results])
+        print_json(results)
     else:
+        num_working = sum(result["is_ok"] for result in results)
         print_table(
-            f"{len(results) - len(failed)} of {len(results)} entries work",
+            f"{num_working} of {len(entries)} entries work",
             ("name", "works", "parameters", "of the name", "loss", "seconds", "answer or note"),
-            [_describe(entry, result) for entry, result in zip(entries, results, strict=True)],
+            [_describe(result) for result in results],
         )
-    return EXIT_DATA if failed else EXIT_OK
+    if end.code not in (EXIT_OK, EXIT_DATA):
+        return end.code
+    is_complete = len(results) == len(entries)
+    return EXIT_OK if is_complete and all(result["is_ok"] for result in results) else EXIT_DATA
 
 
-def _tell(text: str) -> None:
-    """Say on stderr what is being checked; only on a terminal."""
-    if sys.stderr.isatty():
-        sys.stderr.write(f"{text}\n")
-
-
-def _describe(entry: ModelEntry, result: CheckResult) -> tuple[str, ...]:
-    expected = result.expected_parameters
+def _describe(result: Json) -> tuple[str, ...]:
+    expected, first = result["expected_parameters"], result["first_loss"]
     return (
-        entry.name,
-        "yes" if result.is_ok else "NO",
-        f"{result.parameters / 1e6:,.2f} M",
+        result["name"],
+        "yes" if result["is_ok"] else "NO",
+        f"{result['parameters'] / 1e6:,.2f} M",
         "" if expected is None else f"{expected / 1e6:,.0f} M",
-        ""
-        if result.first_loss is None
-        else f"{result.first_loss:.3f} → {result.last_loss or 0.0:.3f}",
-        f"{result.seconds:.1f}",
-        result.note or result.answer,
+        "" if first is None else f"{first:.3f} → {result['last_loss']:.3f}",
+        f"{result['seconds']:.1f}",
+        result["note"] or result["answer"],
     )

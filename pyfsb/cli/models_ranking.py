@@ -253,12 +253,13 @@ def _explain_score(figure: tuple[Score, list[Score]] | None) -> str:
 def _refuse(entry: ModelEntry, made: Recommendation, wish: Wish) -> str:
     """Return what a model breaks; empty if nothing."""
     memory = wish.memory_bytes or wish.pool.memory_bytes
+    reads_text = entry.tokenizer != "none"
     missing = [code for code in wish.languages if code not in entry.languages]
-    if missing:
+    if missing and reads_text:
         return f"does not read {', '.join(missing)}"
     if wish.max_parameters and made.parameters > wish.max_parameters:
         return f"has {made.parameters / 1e6:,.0f} M parameters"
-    if entry.max_tokens < wish.input_tokens and entry.tokenizer != "none":
+    if entry.max_tokens < wish.input_tokens and reads_text:
         return f"reads {entry.max_tokens} tokens at most"
     if made.inference_bytes > memory:
         return f"needs about {made.inference_bytes / 1e9:,.1f} GB to serve"

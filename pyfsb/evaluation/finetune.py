@@ -24,6 +24,7 @@ from pyfsb.evaluation.sources import RowSource
 from pyfsb.inference.tag import bio_labels
 from pyfsb.models.building import max_positions
 from pyfsb.models.loading import check_fits, load_model, load_tokenizer
+from pyfsb.models.ngrams import find_lexicon
 from pyfsb.processes import StopRequest
 from pyfsb.records import Parent
 from pyfsb.schema import Json, digest
@@ -147,7 +148,13 @@ def _build_session(work: Finetuning) -> tuple[Session, int]:
     check_fits(model, tokenizer, work.base.folder)
     max_tokens = min(settings.max_tokens, max_positions(model.config))
     rows = _split_rows(work)
-    source = RowSource(tokenizer, rows.examples, work.task.spec, max_tokens=max_tokens)
+    source = RowSource(
+        tokenizer,
+        rows.examples,
+        work.task.spec,
+        max_tokens=max_tokens,
+        lexicon=find_lexicon(model.config, tokenizer),
+    )
     order = _build_order(work, rows)
     session = Session(
         title=f"{work.task.name} seed {work.seed}",

@@ -24,6 +24,7 @@ from transformers import PreTrainedModel
 
 from pyfsb.config import Family, ObjectiveName, RunSpec, Stage
 from pyfsb.data.prepare import prepare
+from pyfsb.data.row_sets import ROW_OBJECTIVES
 from pyfsb.errors import FsbError
 from pyfsb.evaluation.check_rows import sample_input, write_rows
 from pyfsb.evaluation.check_texts import sample_texts
@@ -39,7 +40,6 @@ from pyfsb.storage.workspace import Workspace
 from pyfsb.training.distributed import ProcessGroup, join_group, leave_group
 from pyfsb.training.meters import METRICS_NAME, read_metrics
 from pyfsb.training.run import Pretraining, open_pretraining
-from pyfsb.training.starting import ROW_OBJECTIVES
 
 NUM_STEPS: Final = 20
 SIZE_TOLERANCE: Final = 0.01
@@ -244,6 +244,7 @@ def _ask(entry: ModelEntry, exported: Path, folder: Path) -> str:
         model.save_pretrained(exported)
         load_tokenizer(folder / "run" / "training" / MODEL_FOLDER).save_pretrained(exported)
     predictor = load_folder(exported, family, name=entry.name, max_tokens=64)
-    (prediction,) = predictor.predict([sample_input(family, folder)])
+    mask_token = str(load_tokenizer(exported).mask_token)
+    (prediction,) = predictor.predict([sample_input(family, mask_token)])
     text = json.dumps(prediction.to_json(), ensure_ascii=False)
     return text if len(text) <= 80 else f"{text[:79]}…"

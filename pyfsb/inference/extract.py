@@ -35,9 +35,8 @@ from pyfsb.objectives.extraction import (
 from pyfsb.objectives.extraction_ubert import EncodedKinds, KindRow, UbertExtraction
 from pyfsb.objectives.extraction_uniex import EncodedSchema, UniexExtraction
 from pyfsb.objectives.extraction_uniex_decoding import (
+    find_groups,
     find_relations,
-    find_typed_spans,
-    split_kinds,
 )
 from pyfsb.schema import Schema
 
@@ -292,11 +291,7 @@ def decode_schema(
             if best is not None
         ]
         return Extraction(entities=tuple(found), is_truncated=encoded.is_truncated)
-    kinds = split_kinds(sample) if sample.schema else ([], [], list(range(len(sample.kinds))))
-    heads, tails, others = (
-        find_typed_spans(cube, group, threshold=SPAN_THRESHOLD, two_step=two_step)
-        for group in kinds
-    )
+    heads, tails, others = find_groups(cube, sample, threshold=SPAN_THRESHOLD, two_step=two_step)
     entities: dict[tuple[int, int, int], ScoredEntity] = {}
     for span in (*heads, *tails, *others):
         place = (span.first, span.last, span.kind)

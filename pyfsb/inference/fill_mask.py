@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from pyfsb.config import Family
 from pyfsb.errors import ConfigError
 from pyfsb.inference.deadline import check_deadline
-from pyfsb.inference.encoding import encode_rows, pad_rows
+from pyfsb.inference.encoding import encode_rows, model_inputs, pad_rows
 from pyfsb.inference.pieces import fill_text
 from pyfsb.inference.protocol import Candidate, FilledMask, TextInput, as_inputs
 from pyfsb.models.heads import logits_at
@@ -54,13 +54,14 @@ class MaskFiller:
         places = [place for place, token in enumerate(row.ids) if token == mask_id]
         if not places:
             raise ConfigError(f"the [MASK] lies beyond the model's {self._max_tokens} tokens")
-        batch = pad_rows([row], pad_id=0)
-        device = self._model.device
+        tensors = model_inputs(self._model, self._tokenizer, pad_rows([row], pad_id=0))
+        tensors.pop("token_type_ids", None)  # one text
         logits_PV = logits_at(
             self._model,
-            batch["input_ids"].to(device),
-            batch["attention_mask"].to(device),
-            torch.tensor(places, device=device),
+            tensors.pop("input_ids"),
+            tensors.pop("attention_mask"),
+            torch.tensor(places, device=self._model.device),
+            **tensors,
         )
         best = logits_PV.float().softmax(-1).topk(NUM_CANDIDATES)
         masks = [

@@ -16,7 +16,8 @@ from typing import Any, Final
 from transformers import AutoConfig, PreTrainedConfig
 
 from pyfsb import storage
-from pyfsb.errors import CheckpointError
+from pyfsb.errors import CheckpointError, ConfigError
+from pyfsb.models.architectures import find_architecture
 from pyfsb.models.hub import (
     INDEX_NAME,
     WANTED,
@@ -41,6 +42,7 @@ _NOT_FIELDS: Final = frozenset(
     {"model_type", "architectures", "transformers_version", "torch_dtype", "dtype", "auto_map",
      "_name_or_path", "tokenizer_class"}
 )  # fmt: skip
+_LABELS: Final = ("id2label", "label2id", "num_labels")
 _PROBE: Final = "他说：“今天，我们去北京大学ＡＢ！”😀𠮷 hello 3.14"
 
 
@@ -82,31 +84,34 @@ def locate(source: str) -> Source:
 def build_config(folder: Path, entry: ModelEntry) -> tuple[PreTrainedConfig, dict[str, str]]:
     """Return the config of published weights, and where it differs from the registry's.
 
-    Fields of the published config.json win over those of the entry; fields that the architecture
-    does not know are left out.
+    What the published config.json says wins over the entry, under whichever name it says it; what
+    the architecture does not know is left out.
 
     Raises:
         CheckpointError: The file is not JSON, or its values do not go together.
     """
-    theirs = _read_json(folder / "config.json")
-    known = set(AutoConfig.for_model(entry.architecture).to_dict()) | set(entry.config)
-    known -= _NOT_FIELDS
-    fields = {key: value for key, value in theirs.items() if key in known}
-    differences = {
-        key: f"{fields[key]!r}, entry: {value!r}"
-        for key, value in sorted(entry.config.items())
-        if key in fields and fields[key] != value
-    }
-    values: dict[str, Any] = {**entry.config, **fields}
-    for key in ("id2label", "label2id", "architectures"):
-        if theirs.get(key):
-            values[key] = theirs[key]
+    theirs = {k: v for k, v in _read_json(folder / "config.json").items() if k not in _NOT_FIELDS}
+    own = find_architecture(entry.architecture)
+    if own is not None and own.config_map is not None:
+        theirs = own.config_map(theirs)
     try:
-        config: PreTrainedConfig = AutoConfig.for_model(entry.architecture, **values)
-    except (ValueError, TypeError) as exc:
+        default = AutoConfig.for_model(entry.architecture).to_dict()
+        if own is None:  # transformers keeps whatever it is given
+            theirs = {k: v for k, v in theirs.items() if k in default or k in _LABELS}
+        read = AutoConfig.for_model(entry.architecture, **theirs).to_dict()
+        stated = {key for key in read if key in theirs or read[key] != default.get(key)}
+        rest = {key: value for key, value in entry.config.items() if key not in stated}
+        config: PreTrainedConfig = AutoConfig.for_model(entry.architecture, **rest, **theirs)
+    except (ValueError, TypeError, ConfigError) as exc:
         raise CheckpointError(
             f"{folder}/config.json does not fit {entry.architecture}: {exc}"
         ) from None
+    config.architectures = _read_json(folder / "config.json").get("architectures")
+    differences = {
+        key: f"{read[key]!r}, entry: {value!r}"
+        for key, value in sorted(entry.config.items())
+        if key in stated and key in read and read[key] != value
+    }
     return config, differences
 
 

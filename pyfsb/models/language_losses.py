@@ -54,7 +54,11 @@ def vocabulary_logits(model: nn.Module, hidden_PH: Tensor) -> Tensor:
 
 
 def logits_at(
-    model: PreTrainedModel, input_ids_BT: Tensor, attention_mask_BT: Tensor, positions_P: Tensor
+    model: PreTrainedModel,
+    input_ids_BT: Tensor,
+    attention_mask_BT: Tensor,
+    positions_P: Tensor,
+    **others: Tensor,
 ) -> Tensor:
     """Return vocabulary logits at chosen positions of padded rows only.
 
@@ -63,6 +67,7 @@ def logits_at(
         input_ids_BT: Ids, [B, T].
         attention_mask_BT: 1 on tokens, [B, T].
         positions_P: Positions row x T + column, [P].
+        others: What else the model takes: types of tokens, n-grams.
 
     Returns:
         Logits [P, V], equal to the full forward pass at these positions.
@@ -70,7 +75,9 @@ def logits_at(
     Raises:
         ConfigError: No vocabulary head is known for its architecture.
     """
-    hidden_BTH = model.base_model(input_ids=input_ids_BT, attention_mask=attention_mask_BT)[0]
+    hidden_BTH = model.base_model(
+        input_ids=input_ids_BT, attention_mask=attention_mask_BT, **others
+    )[0]
     hidden_PH = hidden_BTH.flatten(0, 1).index_select(0, positions_P)
     return vocabulary_logits(model, hidden_PH)
 

@@ -97,6 +97,22 @@ def split_kinds(sample: ExtractionSample) -> tuple[list[int], list[int], list[in
     return list(heads), list(tails), others
 
 
+def find_groups(
+    scores_WWL: Floats, sample: ExtractionSample, *, threshold: float, two_step: bool
+) -> tuple[list[TypedSpan], ...]:
+    """Return the spans that may be subjects, those that may be objects, and the others.
+
+    A span may be in the first two groups, each time of the best kind that the group has. In two
+    steps it has one kind, since nothing else would keep it out of a group.
+    """
+    groups = split_kinds(sample)
+    if not two_step:
+        return tuple(find_typed_spans(scores_WWL, own, threshold=threshold) for own in groups)
+    every = range(len(sample.kinds))
+    found = find_typed_spans(scores_WWL, every, threshold=threshold, two_step=True)
+    return tuple([span for span in found if span.kind in own] for own in groups)
+
+
 def find_relations(
     scores_WWL: Floats,
     sample: ExtractionSample,

@@ -77,6 +77,7 @@ def repeat_part(ids: Sequence[int], num_documents: int) -> tuple[Ints, Ints]:
 
 def count_kept(is_kept_N: Bits, lengths_B: Ints) -> Ints:
     """Return how many tokens of each document are kept, [B]."""
-    sums = np.concatenate(([0], np.cumsum(is_kept_N)))
+    sums: Ints = np.concatenate(([0], np.cumsum(is_kept_N)))
     ends_B = np.cumsum(lengths_B)
-    return sums[ends_B] - sums[ends_B - lengths_B]
+    kept_B: Ints = sums[ends_B] - sums[ends_B - lengths_B]
+    return kept_B

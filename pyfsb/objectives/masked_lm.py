@@ -78,9 +78,7 @@ class MaskedLm:
         return num_tokens + 2, 0
 
 
-def cover(
-    samples: Samples, chosen: Choice, draws: Draws, *, mask: int, ordinary: Ints
-) -> Ints:
+def cover(samples: Samples, chosen: Choice, draws: Draws, *, mask: int, ordinary: Ints) -> Ints:
     """Return what is shown in place of chosen tokens: the mask, a random token or themselves, [P].
 
     Args:

@@ -18,7 +18,7 @@ token is hidden whole, which is our choice.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import numpy as np
 
@@ -29,8 +29,9 @@ from pyfsb.objectives.framing import count_kept, frame, shift_right
 from pyfsb.objectives.protocol import Inputs, Ints, Samples
 from pyfsb.objectives.special import SpecialIds
 
-NOISE_RATIO = 0.15
-MEAN_SPAN_TOKENS = 3.0
+NOISE_RATIO: Final = 0.15
+MEAN_SPAN_TOKENS: Final = 3.0
+"""Of T5."""
 
 
 class SpanCorruption:
@@ -44,8 +45,8 @@ class SpanCorruption:
         special: SpecialIds,
         *,
         decoder_start: int,
-        noise_ratio: float = NOISE_RATIO,
-        mean_span_tokens: float = MEAN_SPAN_TOKENS,
+        noise_ratio: float,
+        mean_span_tokens: float,
     ) -> None:
         """Keep ids and rates.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,7 +101,7 @@ class Choice:
 def choose_units(
     units: Units,
     keys_U: UInt64s | Floats,
-    budgets_B: Floats,
+    budgets_B: NDArray[np.floating[Any]],
     draw_last: Callable[[Ints, Ints], Floats],
     *,
     limit: np.uint64 | None = None,
@@ -142,7 +143,10 @@ def choose_units(
 
 
 def _find_members(
-    units: Units, keys_U: UInt64s | Floats, budgets_B: Floats, limit: np.uint64 | None
+    units: Units,
+    keys_U: UInt64s | Floats,
+    budgets_B: NDArray[np.floating[Any]],
+    limit: np.uint64 | None,
 ) -> tuple[Ints, Ints]:
     """Return the units that may be chosen, ascending, and their samples."""
     if limit is None:

@@ -39,7 +39,7 @@ class RunCounter:
         """Count the rows of an array, shorter runs filled up with -1."""
         if not len(runs_RL):
             return
-        # Two runs are told apart by 64 bits: of ten million, two are the same once in 400,000 times.
+        # 64 bits tell runs apart: ten million are all different but once in 400,000 times.
         hashes = hash64(*(runs_RL[:, column] for column in range(runs_RL.shape[1])))
         kinds, first, counts = np.unique(hashes, return_index=True, return_counts=True)
         hashes = np.concatenate([self._hashes, kinds])

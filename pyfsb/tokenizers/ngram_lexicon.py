@@ -192,9 +192,7 @@ class NgramLexicon:
                 "trained with, or set model.config.word_size of a new model"
             )
 
-    def match(
-        self, ids: Sequence[int] | Ints, *, limit: NgramLimit | None = None
-    ) -> NgramMatches:
+    def match(self, ids: Sequence[int] | Ints, *, limit: NgramLimit | None = None) -> NgramMatches:
         """Return the n-grams of one text; see `find`."""
         ids_N = np.asarray(ids, dtype=np.int64)
         return self.find(ids_N, np.array([ids_N.size]), limit=limit)
@@ -269,7 +267,9 @@ class NgramLexicon:
             try:
                 frequencies.append(int(items[1]))
             except ValueError:
-                raise DataError(f"line {number}: frequency {items[1][:40]!r} is no number") from None
+                raise DataError(
+                    f"line {number}: frequency {items[1][:40]!r} is no number"
+                ) from None
             numbers.append(number)
             texts.append(items[0])
         return numbers, texts, frequencies

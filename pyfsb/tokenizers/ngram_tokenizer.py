@@ -60,15 +60,19 @@ class ZenTokenizer(BertTokenizer):
             )
         return self._lexicons[chosen]
 
-    def save_vocabulary(
-        self, save_directory: str, filename_prefix: str | None = None
+    def _save_pretrained(
+        self,
+        save_directory: str,
+        file_names: tuple[str, ...],
+        legacy_format: bool | None = None,
+        filename_prefix: str | None = None,
     ) -> tuple[str, ...]:
-        """Write the vocabulary and the lexicon; returns their paths."""
-        paths = tuple(super().save_vocabulary(save_directory, filename_prefix) or ())
+        """Write the lexicon beside what BertTokenizer writes; returns all paths."""
+        names = super()._save_pretrained(save_directory, file_names, legacy_format, filename_prefix)
         if self._ngram_lines is None:
-            return paths
+            return tuple(names)
         prefix = f"{filename_prefix}-" if filename_prefix else ""
         path = Path(save_directory) / f"{prefix}{NGRAM_FILE}"
         text = "".join(f"{line}\n" for line in self._ngram_lines)
         path.write_text(text, encoding="utf-8", newline="\n")
-        return (*paths, str(path))
+        return (*names, str(path))

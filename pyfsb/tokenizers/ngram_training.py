@@ -135,9 +135,7 @@ def _join(documents: list[NDArray[np.integer]]) -> tuple[Ints, NDArray[np.bool_]
 class _Ties:
     """How strongly neighbours hold together."""
 
-    def __init__(
-        self, documents: Documents, is_word: NDArray[np.bool_], *, max_runs: int
-    ) -> None:
+    def __init__(self, documents: Documents, is_word: NDArray[np.bool_], *, max_runs: int) -> None:
         self._is_word = is_word
         singles = np.zeros(is_word.size, dtype=np.int64)
         counter = RunCounter(2, max_runs=max_runs)
@@ -189,7 +187,9 @@ def _segments(ids_N: Ints, ties_N: NDArray[np.float64], max_length: int) -> Iter
             break
         # The last tie of a segment is the cut behind it, so it does not count for the weakest.
         inner_N = np.where(ties_N == _NO_TIE, np.inf, ties_N)
-        weakest = np.repeat(np.where(is_long, np.minimum.reduceat(inner_N, starts), np.nan), lengths)
+        weakest = np.repeat(
+            np.where(is_long, np.minimum.reduceat(inner_N, starts), np.nan), lengths
+        )
         ties_N[inner_N == weakest] = _NO_TIE
     is_run = lengths >= MIN_LENGTH
     starts, lengths = starts[is_run], lengths[is_run]

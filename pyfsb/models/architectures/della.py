@@ -293,21 +293,16 @@ class DellaForCausalLM(DellaPreTrainedModel, GenerationMixin):
             use_cache=use_cache if labels is None else False,
         )
         logits_BTV = self.lm_logits(decoded.last_hidden_state)
-        loss, divergence, divergences = None, None, None
+        losses: dict[str, Any] = {}
         if labels is not None:
-            loss = reconstruction = self._reconstruction_loss(logits_BTV, labels, condition_length)
-        if known is not None:
-            divergences = known.divergences()
-            divergence = torch.stack(divergences).sum(0).mean()
-            loss = reconstruction + kl_weight * divergence
+            reconstruction = self._reconstruction_loss(logits_BTV, labels, condition_length)
+            losses = {"loss": reconstruction, "reconstruction_loss": reconstruction}
+            if known is not None:
+                losses["layer_kl_loss"] = known.divergences()
+                losses["kl_loss"] = torch.stack(losses["layer_kl_loss"]).sum(0).mean()
+                losses["loss"] = reconstruction + kl_weight * losses["kl_loss"]
         return DellaOutput(
-            loss=loss,
-            logits=logits_BTV,
-            past_key_values=decoded.past_key_values,
-            reconstruction_loss=None if labels is None else reconstruction,
-            kl_loss=divergence,
-            layer_kl_loss=divergences,
-            latents=known,
+            logits=logits_BTV, past_key_values=decoded.past_key_values, latents=known, **losses
         )
 
     def _reconstruction_loss(

@@ -83,12 +83,13 @@ def _deberta_hidden(
         mask=is_token_BT,
     )
     encoder, hidden_BTH = base.encoder, embedded_BTH
+    relative_pos, rel_embeddings = encoder.get_rel_pos(embedded_BTH), encoder.get_rel_embedding()
     for number, layer in enumerate(encoder.layer):
         hidden_BTH, _ = layer(
             hidden_BTH,
             visible[:, None],
-            relative_pos=encoder.get_rel_pos(embedded_BTH),
-            rel_embeddings=encoder.get_rel_embedding(),
+            relative_pos=relative_pos,
+            rel_embeddings=rel_embeddings,
         )
         if number == 0 and encoder.conv is not None:
             hidden_BTH = encoder.conv(embedded_BTH, hidden_BTH, is_token_BT)

@@ -168,40 +168,56 @@ class SelfAttention(nn.Module):
             self.r_r_bias = nn.Parameter(torch.empty(self.num_heads, self.head_width))
             self.r_w_bias = nn.Parameter(torch.empty(self.num_heads, self.head_width))
 
-    def forward(self, hidden_BTH: Tensor, mask_B11T: Tensor | None) -> Tensor:
+    def forward(self, hidden_BTH: Tensor, is_seen_B11T: Tensor | None) -> Tensor:
         """Return attended values, [B, T, H].
 
         Args:
             hidden_BTH: States.
-            mask_B11T: Added to the scores: 0 on what is seen, very low on padding; None: none.
+            is_seen_B11T: False on padding; None: there is none.
         """
         query_BATD = self._split(self.query(hidden_BTH))
-        key_BATD, value_BATD = self._split(self.key(hidden_BTH)), self._split(self.value(hidden_BTH))
+        key_BATD, value_BATD = (
+            self._split(self.key(hidden_BTH)),
+            self._split(self.value(hidden_BTH)),
+        )
+        added = self._added_scores(query_BATD, is_seen_B11T)
         if self.is_relative:
-            mask_B11T = self._position_scores(query_BATD, mask_B11T)
             query_BATD = query_BATD + self.r_r_bias[:, None]
         attended_BATD = functional.scaled_dot_product_attention(
             query_BATD,
             key_BATD,
             value_BATD,
-            attn_mask=None if mask_B11T is None else mask_B11T.to(query_BATD.dtype),
+            attn_mask=None if added is None else added.to(query_BATD.dtype),
             dropout_p=self.dropout_ratio if self.training else 0.0,
         )
         return attended_BATD.transpose(1, 2).flatten(-2)
 
     def _split(self, states_BTH: Tensor) -> Tensor:
-        return states_BTH.unflatten(-1, (self.num_heads, self.head_width)).transpose(1, 2)
+        heads = (*states_BTH.shape[:-1], self.num_heads, self.head_width)
+        return states_BTH.view(heads).transpose(1, 2)
 
-    def _position_scores(self, query_BATD: Tensor, mask_B11T: Tensor | None) -> Tensor:
+    def _added_scores(self, query_BATD: Tensor, is_seen_B11T: Tensor | None) -> Tensor | None:
+        """Return what is added to the scaled scores, [B, A, T, T] or broadcast to it."""
+        if self.is_relative:
+            added = self._position_scores(query_BATD)
+        elif is_seen_B11T is None:
+            return None
+        else:
+            added = query_BATD.new_zeros(is_seen_B11T.shape)
+        if is_seen_B11T is None:
+            return added
+        # Finite, so that rows that see nothing stay finite; half, so that no sum overflows.
+        return added.masked_fill(~is_seen_B11T, torch.finfo(added.dtype).min / 2)
+
+    def _position_scores(self, query_BATD: Tensor) -> Tensor:
         """Return what the offset of key from query adds to each scaled score, [B, A, T, T]."""
         num_tokens = query_BATD.shape[-2]
         table = relative_sinusoids(num_tokens, self.head_width, query_BATD.device)
         scores = (query_BATD + self.r_w_bias[:, None]) @ table.to(query_BATD.dtype).T
         # Offset k - q stands in column k - q + T, so each row starts one step earlier.
         skewed = scores.flatten(-2)[..., num_tokens:]
-        skewed = skewed.unflatten(-1, (num_tokens, 2 * num_tokens - 1))[..., :num_tokens]
-        scaled = skewed * self.head_width**-0.5
-        return scaled if mask_B11T is None else scaled + mask_B11T
+        skewed = skewed.view(*scores.shape[:-1], 2 * num_tokens - 1)[..., :num_tokens]
+        return skewed * self.head_width**-0.5
 
 
 class Output(nn.Module):
@@ -249,9 +265,9 @@ class Layer(GradientCheckpointingLayer):
         self.intermediate = Intermediate(config)
         self.output = Output(config, config.intermediate_size)
 
-    def forward(self, hidden_BTH: Tensor, mask_B11T: Tensor | None) -> Tensor:
-        """Return the states behind this layer; `mask_B11T` as of `SelfAttention`."""
-        attended_BTH = self.attention.self(hidden_BTH, mask_B11T)
+    def forward(self, hidden_BTH: Tensor, is_seen_B11T: Tensor | None) -> Tensor:
+        """Return the states behind this layer; `is_seen_B11T` as of `SelfAttention`."""
+        attended_BTH = self.attention.self(hidden_BTH, is_seen_B11T)
         attended_BTH = self.attention.output(attended_BTH, hidden_BTH)
         return self.output(self.intermediate(attended_BTH), attended_BTH)
 

@@ -148,8 +148,9 @@ class ZenPreTrainedModel(PreTrainedModel):
             lengths_B.numpy(),
             limit=NgramLimit(max_tokens=self.config.max_position_embeddings),
         )
-        arrays = found.arguments
-        ngrams = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        ngrams: dict[str, Any] = {
+            name: torch.from_numpy(array) for name, array in found.arguments.items()
+        }
         padded = self.pad_ngrams(lengths=lengths_B, **ngrams)
         return {name: tensor.to(input_ids.device) for name, tensor in padded.items()}
 
@@ -258,19 +259,19 @@ class ZenModel(ZenPreTrainedModel):
             ngrams["ids"] = input_ngram_ids
             attention_mask = self.legacy_masks(attention_mask, ngrams)
         hidden_BTH = self.embeddings(input_ids, token_type_ids, position_ids)
-        mask_B11T = _added_mask(attention_mask, hidden_BTH.dtype)
-        states_BGH = mask_B11G = None
+        seen_B11T = None if attention_mask is None else attention_mask.bool()[:, None, None]
+        states_BGH = seen_B11G = None
         if input_ngram_ids is not None:
             mask_BG = input_ngram_ids != NGRAM_PAD_ID if ngrams["mask"] is None else ngrams["mask"]
             states_BGH = self.word_embeddings(input_ngram_ids, ngrams["types"])
-            mask_B11G = _added_mask(mask_BG, hidden_BTH.dtype)
+            seen_B11G = mask_BG.bool()[:, None, None]
         every = [hidden_BTH]
         for number, layer in enumerate(self.encoder.layer):
-            hidden_BTH = layer(hidden_BTH, mask_B11T)
+            hidden_BTH = layer(hidden_BTH, seen_B11T)
             if states_BGH is not None:
                 assert ngram_position_matrix is not None
                 if number < len(self.encoder.word_layers):
-                    states_BGH = self.encoder.word_layers[number](states_BGH, mask_B11G)
+                    states_BGH = self.encoder.word_layers[number](states_BGH, seen_B11G)
                 hidden_BTH = hidden_BTH + ngram_position_matrix.to(states_BGH.dtype) @ states_BGH
             every.append(hidden_BTH)
         return BaseModelOutputWithPooling(
@@ -296,12 +297,3 @@ class ZenModel(ZenPreTrainedModel):
             )
         if ngram_ids_BG.device.type == "cpu":  # elsewhere looking would wait for the device
             self.check_ngram_ids(ngram_ids_BG)
-
-
-def _added_mask(mask_BT: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """Return what masking adds to scores, [B, 1, 1, T]; finite, so that empty rows stay finite."""
-    if mask_BT is None:
-        return None
-    lowest = torch.finfo(dtype).min
-    added_BT = torch.zeros(mask_BT.shape, dtype=dtype, device=mask_BT.device)
-    return added_BT.masked_fill(~mask_BT.bool(), lowest)[:, None, None]

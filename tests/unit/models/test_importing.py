@@ -14,31 +14,41 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pyfsb.config import Family
+from pyfsb.data.vocabulary import write_tokenizer
 from pyfsb.errors import CheckpointError, StorageError, UnknownNameError
+from pyfsb.models.architectures import find_architecture
 from pyfsb.models.importing import RECORD_NAME, Limits, convert_pickle, import_model
 from pyfsb.models.loading import load_model
+from pyfsb.registry import find_entry
 from pyfsb.tokenizers.choosing import load_tokenizer
 from tests.conftest import ROOT
-from tests.helpers.models import make_model, write_model
+from tests.helpers.models import PIECES, make_model, write_model
+from tests.helpers.reference import GOLDEN, ReferenceCase
 
 NAME = "Erlangshen-MegatronBert-1.3B"
-GPT = "Wenzhong-GPT2-110M"
 
 
-def publish(folder: Path, state: Mapping[str, Tensor] | None = None, name: str = NAME) -> Path:
+def publish(folder: Path) -> Path:
     """Write a folder as it was published: a pickle, config.json and vocab.txt."""
-    write_model(folder, name, Family.FILL_MASK if name == NAME else Family.GENERATE)
+    write_model(folder, NAME, Family.FILL_MASK)
     for surplus in ("model.safetensors", "tokenizer.json", "tokenizer_config.json"):
         (folder / surplus).unlink()
-    if state is None:
-        state = make_state(name)
-    torch.save(dict(state), folder / "pytorch_model.bin")
+    torch.save(make_state(), folder / "pytorch_model.bin")
     return folder
 
 
-def make_state(name: str = NAME) -> dict[str, Tensor]:
-    family = Family.FILL_MASK if name == NAME else Family.GENERATE
-    return dict(make_model(name, family).state_dict())
+def publish_plain(folder: Path, state: Mapping[str, Tensor]) -> Path:
+    """Write a folder whose weights need no process of their own, under any names."""
+    publish(folder)
+    (folder / "pytorch_model.bin").unlink()
+    save_file(
+        {name: tensor.clone() for name, tensor in state.items()}, folder / "model.safetensors"
+    )
+    return folder
+
+
+def make_state() -> dict[str, Tensor]:
+    return dict(make_model(NAME, Family.FILL_MASK).state_dict())
 
 
 def logits_of(folder: Path) -> Tensor:
@@ -85,7 +95,7 @@ def test_names_of_old_checkpoints_are_understood(tmp_path: Path) -> None:
     }
     assert old.keys() != state.keys()
     old["bert.embeddings.position_ids"] = torch.arange(8).reshape(1, -1)
-    record = import_model(str(publish(tmp_path / "from", old)), NAME, tmp_path / "to")
+    record = import_model(str(publish_plain(tmp_path / "from", old)), NAME, tmp_path / "to")
     assert record.dropped == ("bert.embeddings.position_ids",)
     stored = load_file(tmp_path / "to" / "model.safetensors")
     assert not any(name.endswith((".gamma", ".beta")) for name in stored)
@@ -135,7 +145,7 @@ def test_missing_and_extra_weights_are_listed_and_refused(tmp_path: Path) -> Non
     del state["bert.encoder.layer.0.output.dense.bias"]
     name = "bert.encoder.layer.0.output.dense.weight"
     state[name] = torch.zeros(3, 3)
-    folder = publish(tmp_path / "from", state)
+    folder = publish_plain(tmp_path / "from", state)
     with pytest.raises(CheckpointError) as caught:
         import_model(str(folder), NAME, tmp_path / "to")
     text = str(caught.value)
@@ -149,7 +159,7 @@ def test_missing_and_extra_weights_are_left_out_when_told(tmp_path: Path) -> Non
     state = make_state()
     state["bert.novel.weight"] = torch.zeros(2)
     del state["cls.predictions.transform.dense.bias"]
-    folder = publish(tmp_path / "from", state)
+    folder = publish_plain(tmp_path / "from", state)
     record = import_model(
         str(folder), NAME, tmp_path / "to", allow_missing=("cls.*",), allow_extra=("*.novel.*",)
     )
@@ -240,7 +250,7 @@ def test_the_process_that_opens_pickles_has_no_network_and_starts_nothing(tmp_pa
 
 
 def test_a_tokenizer_that_is_missing_or_does_not_fit(tmp_path: Path) -> None:
-    folder = publish(tmp_path / "from")
+    folder = publish_plain(tmp_path / "from", make_state())
     vocabulary = folder / "vocab.txt"
     text = vocabulary.read_text("utf-8")
     vocabulary.write_text(text + "".join(f"多{n}\n" for n in range(99)), "utf-8")
@@ -298,6 +308,40 @@ def test_a_repository_in_the_cache_without_network(
     assert record.source == f"hf://IDEA-CCNL/Tiny@{commit}"
     with pytest.raises(CheckpointError, match="cannot be fetched"):
         import_model("hf://IDEA-CCNL/Other", NAME, tmp_path / "other")
+
+
+ORIGINALS = {
+    "zen1": "Erlangshen-ZEN1-224M-Chinese",
+    "zen2": "Erlangshen-ZEN2-345M-Chinese",
+    "megatron_t5": "Randeng-MegatronT5-770M",
+    "transfo_xl_denoise": "Randeng-Transformer-1.1B-Denoise",
+    "roformer": "Zhouwenwang-Unified-110M",
+}
+
+
+@pytest.mark.parametrize("family", ORIGINALS)
+def test_checkpoints_of_the_original_modules_are_imported(family: str, tmp_path: Path) -> None:
+    case = ReferenceCase(GOLDEN / "reference_models" / family / "a")
+    state = {name: tensor for name, tensor in case.weights().items() if "/" not in name}
+    publish_plain(tmp_path / "from", state)
+    write_tokenizer(PIECES, tmp_path / "words", lowercase=True)
+    published = {"model_type": family, "architectures": ["TheirModel"], **case.config["model"]}
+    (tmp_path / "from" / "config.json").write_text(json.dumps(published))
+    entry = find_entry(ORIGINALS[family])
+    # Of ZEN's and Zhouwenwang's pretraining heads our masked language model has but one.
+    import_model(
+        str(tmp_path / "from"), entry.name, tmp_path / "to", tokenizer_source=tmp_path / "words",
+        allow_extra=("*pooler*", "cls.seq*"),
+    )  # fmt: skip
+    model = load_model(tmp_path / "to", entry.family)
+    assert model.config.model_type == entry.architecture
+    own = find_architecture(entry.architecture)
+    assert own is not None
+    converted = own.key_map.convert(state)
+    for name, tensor in model.state_dict().items():
+        if name in converted:
+            assert torch.equal(tensor, converted[name]), name
+    assert len(set(converted) & set(model.state_dict())) > 20
 
 
 def test_broken_safetensors_are_refused(tmp_path: Path) -> None:

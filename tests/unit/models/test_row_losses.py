@@ -114,6 +114,20 @@ def test_an_option_never_sees_another_one(name: str) -> None:
     assert not torch.equal(first[rows[0].zone_end :], second[rows[0].zone_end :])
 
 
+@pytest.mark.parametrize("name", ENCODERS)
+@torch.no_grad()
+def test_where_everything_is_seen_states_are_the_stock_ones(name: str) -> None:
+    model = make(ENCODERS, name)
+    ids = torch.randint(5, 60, (2, 12), generator=torch.Generator().manual_seed(1))
+    mask = torch.tensor([[1] * 12, [1] * 9 + [0] * 3])
+    visible = (mask[:, :, None] & mask[:, None]).bool()
+    found = masked_hidden(
+        model, input_ids=ids, visible=visible, position_ids=torch.arange(12).expand(2, -1)
+    )
+    stock = model.base_model(input_ids=ids, attention_mask=mask)[0]
+    torch.testing.assert_close(found[mask.bool()], stock[mask.bool()], atol=1e-5, rtol=1e-5)
+
+
 @torch.no_grad()
 def test_what_stands_at_the_same_place_scores_the_same() -> None:
     """Options that share positions and do not see each other: their order does not matter."""

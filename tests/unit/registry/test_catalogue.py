@@ -26,7 +26,7 @@ def test_the_list_has_49_headings_and_150_rows() -> None:
     assert len(all_catalogue_rows()) == 150
     assert len(all_headings()) == 49
     assert Counter(row.group for row in all_catalogue_rows()) == {
-        "NLU系列": 93, "NLG系列": 29, "NLU-NLG系列": 16, "Multi-Modal": 10, "Table": 2,
+        "NLU系列": 92, "NLG系列": 29, "NLU-NLG系列": 17, "Multi-Modal": 10, "Table": 2,
     }  # fmt: skip
     assert Counter(row.heading for row in all_catalogue_rows()).most_common(2) == [
         ("RoBERTa", 19), ("BERT", 11),

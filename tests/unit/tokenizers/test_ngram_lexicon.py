@@ -45,7 +45,11 @@ def find(lexicon: NgramLexicon, *texts: str, **options: Any) -> list[list[tuple[
 
 def test_ids_are_line_numbers_and_the_order_is_that_of_the_kind() -> None:
     lines = ("bcd,5", "ab,9", "bc,1")
-    assert find(make(*lines), "abcd", "", "xbc") == [[(1, 1, 3), (2, 0, 2), (3, 1, 2)], [], [(3, 1, 2)]]
+    assert find(make(*lines), "abcd", "", "xbc") == [
+        [(1, 1, 3), (2, 0, 2), (3, 1, 2)],
+        [],
+        [(3, 1, 2)],
+    ]
     zen1 = find(make(*lines, kind="zen1"), "abcd", "xbc")
     assert zen1 == [[(2, 0, 2), (3, 1, 2), (1, 1, 3)], [(3, 1, 2)]]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,9 +36,7 @@ class Encoder:
             encode=lambda texts: self.tokenizer(texts, add_special_tokens=False)["input_ids"],
             unknown_id=self.tokenizer.unk_token_id,
         )
-        self.limit = NgramLimit(
-            max_tokens=self.size, max_ngrams=self.options["max_ngram_in_seq"]
-        )
+        self.limit = NgramLimit(max_tokens=self.size, max_ngrams=self.options["max_ngram_in_seq"])
 
     def encode(self, text: str, other: str | None) -> tuple[list[int], list[int]]:
         """Frame as BERT does; of equally long texts the second one is cut, unlike `tokenizers`."""

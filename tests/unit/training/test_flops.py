@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
+    CONFIG_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
@@ -20,6 +21,7 @@ from pyfsb.errors import ConfigError, UnknownNameError
 from pyfsb.models.architectures import find_architecture
 from pyfsb.registry.lookup import all_entries
 from pyfsb.training.flops import FlopCounter, num_parameters
+from tests.helpers.reference import ReferenceCase, reference_cases
 
 TINY = {
     "bert": {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 80},
@@ -97,8 +99,8 @@ FAMILIES = (Family.FILL_MASK, Family.GENERATE, Family.REWRITE, Family.EXTRACT, F
 
 def build(architecture: str, config: dict, device: str = "meta") -> torch.nn.Module:
     own = find_architecture(architecture)
-    if architecture == "taiyi-clip" and own is None:
-        pytest.skip("not in the tree yet")
+    if own is None and architecture not in CONFIG_MAPPING:
+        pytest.skip(f"{architecture}: no module to compare with")
     settings = AutoConfig.for_model(architecture, **config)
     settings._attn_implementation = "eager"
     with torch.device(device):
@@ -131,6 +133,15 @@ def test_parameters_of_registered_models(entry) -> None:
         pytest.skip(f"{entry.architecture} has no shape")
     model = build(entry.architecture, dict(entry.config))
     assert counted == sum(parameter.numel() for parameter in model.parameters())
+
+
+@reference_cases("taiyi_clip")
+def test_parameters_are_those_of_the_original(case: ReferenceCase) -> None:
+    tensors = {
+        name: tensor for name, tensor in case.weights().items() if not name.endswith("position_ids")
+    }
+    expected = sum(tensor.numel() for tensor in tensors.values())
+    assert num_parameters("taiyi-clip", case.config["model"]) == expected
 
 
 @pytest.mark.parametrize(

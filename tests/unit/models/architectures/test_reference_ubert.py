@@ -47,9 +47,9 @@ def samples_of(case: ReferenceCase) -> list[ExtractionSample]:
 
 
 def objective(case: ReferenceCase, *, legacy: bool) -> UbertExtraction:
-    args = case.config["args"]
+    args, positions = case.config["args"], case.config["model"]["max_position_embeddings"]
     return UbertExtraction(
-        frame=frame_ids(case_tokenizer(case)), max_tokens=args["max_length"],
+        frame=frame_ids(case_tokenizer(case)), max_tokens=args["max_length"] if legacy else positions,
         num_kinds=args["num_labels"] if legacy else None, legacy_cells=legacy,
     )  # fmt: skip
 

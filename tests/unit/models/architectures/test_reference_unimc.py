@@ -149,7 +149,7 @@ def test_answers_are_those_of_the_original(case: ReferenceCase) -> None:
 
 @reference_cases("unimc")
 def test_ours_keeps_options_and_ignores_padding(case: ReferenceCase) -> None:
-    ours, rows = encode(case, legacy_shortening=False, legacy_targets=False)
+    ours, rows = encode(case, legacy_shortening=False, legacy_targets=False, max_positions=512)
     tokenize, frame = make_tokenize(case_tokenizer(case)), ours.frame
     for sample, row in zip(samples_of(case), rows, strict=True):
         assert len(row.slots_S) == len(sample.options)
