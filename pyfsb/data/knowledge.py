@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from pyfsb.config.corpus_sections import KnowledgeSpec
 from pyfsb.data.segmenting import Cutter, cut_runs
+from pyfsb.data.tokenizing import is_outside_runs
 from pyfsb.errors import ConfigError
 
 RARE_DOCUMENTS: Final = 5
@@ -153,9 +154,14 @@ def weigh_tokens(
     """
     if not positions.size:
         return np.empty(0, dtype=np.uint8)
-    characters = np.full(len(text), weights.least, dtype=np.uint8)
-    for start, word in cut_runs(text, cut):
-        characters[start : start + len(word)] = weights[word]
+    points = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
+    characters = np.full(points.size, weights.least, dtype=np.uint8)
+    words = [word for _, word in cut_runs(text, cut)]
+    by_character = np.repeat(
+        np.array([weights[word] for word in words], dtype=np.uint8),
+        np.array([len(word) for word in words], dtype=np.int64),
+    )
+    characters[~is_outside_runs(points)] = by_character  # runs hold words and nothing else
     firsts = np.flatnonzero(word_starts)
     if not firsts.size or firsts[0]:  # the text begins inside a word
         firsts = np.concatenate(([0], firsts))

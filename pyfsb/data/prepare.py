@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,13 +25,22 @@ from pyfsb.data.corpus_tokenizer import ChosenTokenizer, choose_tokenizer, write
 from pyfsb.data.dedup import SeenTexts
 from pyfsb.data.documents import Counts, Document, Rejected
 from pyfsb.data.filters import drop_short
+from pyfsb.data.folders import describe_inputs, make_partial, publish
 from pyfsb.data.normalizing import normalise_text
 from pyfsb.data.own_rows import TRAIN_NAME, read_labelled
+from pyfsb.data.row_sets import prepare_rows
 from pyfsb.data.tokenizer_files import FILES
 from pyfsb.data.vocabulary import vocabulary_digest
 from pyfsb.data.wanted import complete_data
 from pyfsb.errors import ConfigError, DataError
-from pyfsb.records import CORPUS_FOLDER, LABELLED_FOLDER, DatasetRecord, FileEntry, Parent
+from pyfsb.records import (
+    CORPUS_FOLDER,
+    LABELLED_FOLDER,
+    ROWS_FOLDER,
+    DatasetRecord,
+    FileEntry,
+    Parent,
+)
 from pyfsb.seeding import uniform
 from pyfsb.storage.workspace import Workspace
 
@@ -55,6 +63,8 @@ def prepare(spec: RunSpec) -> list[DatasetRecord]:
     made: list[DatasetRecord] = []
     if spec.has_labelled_rows:
         made.append(_complete(workspace, LABELLED_FOLDER) or _prepare_labelled(spec, workspace))
+    if spec.data.rows:
+        made.append(_complete(workspace, ROWS_FOLDER) or prepare_rows(spec, workspace))
     if spec.data.corpus:
         made.append(_complete(workspace, CORPUS_FOLDER) or _prepare_corpus(spec, workspace))
     return made
@@ -69,7 +79,7 @@ def _prepare_labelled(spec: RunSpec, workspace: Workspace) -> DatasetRecord:
     """Validate the user's rows, split them and write them down."""
     started = time.monotonic()
     found = read_labelled(spec)
-    partial = _partial_folder(workspace, LABELLED_FOLDER)
+    partial = make_partial(workspace, LABELLED_FOLDER)
     for name, rows in found.files.items():
         (partial / name).parent.mkdir(exist_ok=True)
         labelled.write_examples(rows, partial / name)
@@ -83,7 +93,7 @@ def _prepare_labelled(spec: RunSpec, workspace: Workspace) -> DatasetRecord:
         seeds=(spec.seed,),
         form="labelled",
         files=records.describe_files(partial, partial.rglob("*.jsonl")),
-        inputs=_describe_inputs(inputs, [item.name for item in inputs]),
+        inputs=describe_inputs(inputs, [item.name for item in inputs]),
         num_read=num_kept + sum(found.dropped.values()),
         num_kept=num_kept,
         dropped=found.dropped,
@@ -91,7 +101,7 @@ def _prepare_labelled(spec: RunSpec, workspace: Workspace) -> DatasetRecord:
         labels=found.task.labels,
         task=found.task.to_json(),
     )
-    _publish(workspace, partial, LABELLED_FOLDER, record)
+    publish(workspace, partial, LABELLED_FOLDER, record)
     _log.info(
         "%s: %d training rows, %d held out, dropped: %s",
         found.task.name, found.splits["train"], found.splits["held_out"], found.dropped or "none",
@@ -110,7 +120,7 @@ def _prepare_corpus(spec: RunSpec, workspace: Workspace) -> DatasetRecord:
         extra=_train_texts(workspace) if data.corpus_includes_train else [],
         seed=spec.seed,
     )
-    partial = _partial_folder(workspace, CORPUS_FOLDER)
+    partial = make_partial(workspace, CORPUS_FOLDER)
     chosen = choose_tokenizer(
         data, corpus.texts, lambda: corpus.sample(data.vocabulary.sample_bytes)
     )
@@ -130,7 +140,7 @@ def _prepare_corpus(spec: RunSpec, workspace: Workspace) -> DatasetRecord:
     record = _describe_corpus(spec, corpus, chosen, written, counts, partial).model_copy(
         update={"parents": _links(workspace, data), "seconds": time.monotonic() - started}
     )
-    _publish(workspace, partial, CORPUS_FOLDER, record)
+    publish(workspace, partial, CORPUS_FOLDER, record)
     _log.info(
         "corpus: %d of %d documents kept, %d tokens, dropped: %s",
         record.num_kept, record.num_read, record.num_tokens, record.dropped or "none",
@@ -152,7 +162,7 @@ def _describe_corpus(
     if num_documents != counts.num_kept:
         raise DataError(f"{num_documents} documents in the shards, {counts.num_kept} were kept")
     files = [path for path in partial.rglob("*") if path.is_file()]
-    inputs = _describe_inputs(corpus.paths, corpus.names)
+    inputs = describe_inputs(corpus.paths, corpus.names)
     return DatasetRecord(
         run=spec.name,
         created_at=records.now(),
@@ -260,39 +270,8 @@ def _vocabulary_inputs(data: DataSpec, chosen: ChosenTokenizer) -> tuple[FileEnt
     if chosen.source is not None:
         found = [chosen.source / name for name in FILES if (chosen.source / name).is_file()]
         own = [path for path in found if path.name != "config.json"]  # of the model, not of this
-        return _describe_inputs(own, [f"tokenizer/{path.name}" for path in own])
+        return describe_inputs(own, [f"tokenizer/{path.name}" for path in own])
     if not data.vocabulary.file:
         return ()
     path = readers.local_path("", data.vocabulary.file)
-    return _describe_inputs([path], [path.name])
-
-
-def _partial_folder(workspace: Workspace, name: str) -> Path:
-    """Return an empty folder beside the final one; what an earlier, killed run left is removed."""
-    partial = workspace.path / f".partial-{name}"
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-    except OSError as exc:
-        raise storage.explain_os_error(exc, str(partial), "make") from exc
-    return partial
-
-
-def _publish(workspace: Workspace, partial: Path, name: str, record: DatasetRecord) -> None:
-    """Move a complete folder to its place, its record last."""
-    final = workspace.path / name
-    shutil.rmtree(final, ignore_errors=True)
-    if workspace.is_mirror:
-        partial.rename(final)
-        workspace.push([final])
-        records.write_record(record, storage.join(workspace.uri, name))
-    else:
-        records.write_record(record, str(partial))
-        partial.rename(final)
-
-
-def _describe_inputs(paths: Sequence[Path], names: Sequence[str]) -> tuple[FileEntry, ...]:
-    return tuple(
-        FileEntry(path=name, num_bytes=path.stat().st_size, xxh3=records.hash_file(path))
-        for name, path in zip(names, paths, strict=True)
-    )
+    return describe_inputs([path], [path.name])

@@ -18,15 +18,16 @@ class Usage:
 
     pipeline_tag: str
     """The hub's name of the task; source: its list of pipeline tags."""
-    inputs: str
+    inputs: str = ""
     """Python text of what `predict` gets; MASK stands for the tokenizer's mask."""
-    result: str
+    result: str = ""
     """Python text of what is printed of the first answer."""
     imports: str = ""
     """A further import that `inputs` needs."""
+    lines: tuple[str, ...] = ()
+    """The whole snippet, of families that take more than texts."""
 
 
-_TEXT_INPUT: Final = "from pyfsb.inference.protocol import TextInput"
 USAGES: Final[dict[Family, Usage]] = {
     Family.CLASSIFY: Usage(
         pipeline_tag="text-classification",
@@ -60,13 +61,15 @@ USAGES: Final[dict[Family, Usage]] = {
     ),
     Family.CHOOSE: Usage(
         pipeline_tag="zero-shot-classification",
-        inputs='[{"text": "中国女排夺得世界杯冠军", "question": "这是什么新闻？", "options": ["体育", "财经"]}]',
-        result="answer.label, answer.scores",
+        imports="from pyfsb.inference.choose import ChoiceInput",
+        inputs='[ChoiceInput(text="女排夺冠", question="是什么新闻？", choices=("体育", "财经"))]',
+        result="answer.choice, answer.scores",
     ),
     Family.EXTRACT: Usage(
         pipeline_tag="token-classification",
-        inputs='[{"text": "他在北京大学读书", "choices": [{"entity_type": "组织机构"}]}]',
-        result="answer",
+        imports="from pyfsb.inference.extract import ExtractionInput",
+        inputs='[ExtractionInput(text="他在北京大学读书", kinds=("组织机构", "人物"))]',
+        result="answer.entities",
     ),
     Family.ANSWER: Usage(
         pipeline_tag="question-answering",
@@ -80,19 +83,40 @@ USAGES: Final[dict[Family, Usage]] = {
     ),
     Family.IMAGE_TEXT: Usage(
         pipeline_tag="zero-shot-image-classification",
-        inputs="[]",
-        result="answer",
+        lines=(
+            "import torch",
+            "from transformers import AutoModel",
+            "",
+            "from pyfsb.models.loading import load_tokenizer",
+            "",
+            'model = AutoModel.from_pretrained(".").eval()',
+            'texts = load_tokenizer(".")(["一只猫", "一只狗"], padding=True, return_tensors="pt")',
+            "size = model.config.vision_config.image_size",
+            "pixels = torch.zeros(1, 3, size, size)  # AutoImageProcessor makes them of an image",
+            "with torch.no_grad():",
+            "    answer = model(**texts, pixel_values=pixels)",
+            "print(answer.logits_per_image.softmax(-1))",
+        ),
     ),
     Family.CLASSIFY_IMAGE: Usage(
         pipeline_tag="image-classification",
-        inputs="[]",
-        result="answer",
+        lines=(
+            "import torch",
+            "from transformers import AutoModelForImageClassification",
+            "",
+            'model = AutoModelForImageClassification.from_pretrained(".").eval()',
+            "size = model.config.image_size",
+            "pixels = torch.zeros(1, 3, size, size)  # AutoImageProcessor makes them of an image",
+            "with torch.no_grad():",
+            "    answer = model(pixel_values=pixels).logits.argmax(-1).item()",
+            "print(model.config.id2label[answer])",
+        ),
     ),
 }
 """Every family of `pyfsb.config.Family`."""
 
 
-def write_snippet(family: Family, *, mask_token: str = "[MASK]") -> str:  # noqa: S107
+def write_snippet(family: Family, *, mask_token: str) -> str:
     """Return Python lines that load the folder they are run in and ask it once.
 
     Args:
@@ -100,13 +124,13 @@ def write_snippet(family: Family, *, mask_token: str = "[MASK]") -> str:  # noqa
         mask_token: Of the tokenizer.
     """
     usage = USAGES[family]
-    lines = [
+    lines = usage.lines or (
         "from pyfsb.config import Family",
-        "from pyfsb.inference.loading import load_predictor",
         *([usage.imports] if usage.imports else []),
+        "from pyfsb.inference.loading import load_predictor",
         "",
         f'model = load_predictor(".", family=Family.{family.name})',
         f"answer = model.predict({usage.inputs.replace('MASK', mask_token)})[0]",
         f"print({usage.result})",
-    ]
+    )
     return "\n".join(lines)

@@ -18,10 +18,12 @@ from pyfsb.objectives.extraction_ubert import UbertExtraction
 from pyfsb.objectives.extraction_uniex import UniexExtraction
 from pyfsb.objectives.multiple_choice import MultipleChoice
 from pyfsb.objectives.row_objective import FrameIds, Tokenize, Tokenized
+from pyfsb.objectives.sft import Sft
 
 YES_NO_WORDS: Final = (("是", "非"), ("yes", "no"), ("是", "不"))
-"""What says that an option is right or wrong; the first pair that a vocabulary has as whole tokens.
-Source: fengshen/models/unimc of Fengshenbang-LM c8fb7b8; the last pair, for small vocabularies, is our choice."""
+"""What says that an option is right or wrong; the first pair that a vocabulary has as tokens.
+Source: fengshen/models/unimc of Fengshenbang-LM c8fb7b8; the last pair, for small vocabularies, is
+our choice."""
 KIND_MARKS: Final = ("[unused1]", "[unused2]")
 """What stands before a kind and before a predicate. Source: fengshen/models/uniex. Vocabularies
 without them take [MASK] for both (our choice)."""
@@ -114,6 +116,23 @@ def build_extraction_objective(
         two_step=config.two_step,
         legacy_cells=config.legacy_cells,
     )
+
+
+def build_chat_objective(tokenizer: PreTrainedTokenizerBase, *, max_tokens: int) -> Sft:
+    """Return the objective of dialogues.
+
+    Args:
+        tokenizer: Of the model; its end token ends answers, its begin token begins dialogues.
+        max_tokens: Tokens of a dialogue at most.
+
+    Raises:
+        ConfigError: The tokenizer has no end token.
+    """
+    end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
+    begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.cls_token_id
+    if end is None:
+        raise ConfigError("the tokenizer has no end token (eos or sep); answers need one")
+    return Sft(eos=int(end), bos=None if begin is None else int(begin), max_tokens=max_tokens)
 
 
 def frame_ids(tokenizer: PreTrainedTokenizerBase) -> FrameIds:

@@ -18,7 +18,9 @@ from pyfsb.models import unpadded
 from pyfsb.models.cross_entropy import cross_entropy_sum
 from pyfsb.models.document_loss import DocumentLoss, pad_flat
 
-_FIRST_TOKEN_KINDS: Final = ("bert", "megatron-bert", "deberta-v2")
+_FIRST_TOKEN_KINDS: Final = (
+    "bert", "megatron-bert", "deberta-v2", "rope-longformer", "zhouwenwang",
+)  # fmt: skip
 _LAST_TOKEN_KINDS: Final = ("gpt2",)
 
 

@@ -49,6 +49,10 @@ class WithNgrams:
         """What the objective within needs of shards."""
         return self._objective.columns
 
+    def sizes(self, num_tokens: int) -> tuple[int, int]:
+        """Return the tokens of a document and of its decoder's at most, from a sample's."""
+        return self._objective.sizes(num_tokens)
+
     def build(self, samples: Samples, *, seed: int) -> Inputs:
         """Return the batch of these samples; the same arguments give the same batch."""
         inputs = self._objective.build(samples, seed=seed)

@@ -134,5 +134,12 @@ class Objective(Protocol):
     def columns(self) -> tuple[str, ...]:
         """What it needs of shards beside ids and words: sentences, gaps, knowledge."""
 
+    def sizes(self, num_tokens: int) -> tuple[int, int]:
+        """Return the tokens of a document and of its decoder's (0: none) at most.
+
+        Args:
+            num_tokens: Tokens of a sample, without special ones.
+        """
+
     def build(self, samples: Samples, *, seed: int) -> Inputs:
         """Return the batch of these samples; the same arguments give the same batch."""

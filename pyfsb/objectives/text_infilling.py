@@ -30,7 +30,7 @@ from pyfsb.objectives.compositions import choose_among
 from pyfsb.objectives.draws import Draws, Purpose
 from pyfsb.objectives.framing import count_kept, frame, shift_right
 from pyfsb.objectives.masked_lm import COVER_PURPOSES, cover
-from pyfsb.objectives.protocol import Inputs, Ints, Samples
+from pyfsb.objectives.protocol import Bits, Inputs, Ints, Samples
 from pyfsb.objectives.sentences import find_sentences, shuffle_sentences
 from pyfsb.objectives.special import SpecialIds
 from pyfsb.objectives.units import find_units, spread
@@ -153,7 +153,7 @@ class TextInfilling:
         """Return the words of every span, [K], and the spans of each sample, [B].
 
         Every sample draws as many lengths as it has words and uses them until its share is full;
-        the last one is cut. Spans that would have no place of their own are left out.
+        the last one is cut. Spans without a place of their own are left out.
         """
         budget_B = np.floor(self._ratio * words_B + draws.of_rows(Purpose.ROUNDING))
         numbers_W = draws.of_all(Purpose.LENGTH, words_B)
@@ -166,8 +166,25 @@ class TextInfilling:
         places_W = np.arange(rows_W.size) - firsts_B[rows_W]
         slots_B = words_B - budget_B.astype(np.int64) + 1
         is_used_W = (room_W > 0) & (places_W < slots_B[rows_W])
-        lengths_K = np.minimum(lengths_W, room_W)[is_used_W]
-        return lengths_K, np.bincount(rows_W[is_used_W], minlength=words_B.size)
+        lengths_K, rows_K = np.minimum(lengths_W, room_W)[is_used_W], rows_W[is_used_W]
+        is_placed_K = _drop_surplus(lengths_K, rows_K, words_B.size)
+        spans_B = np.bincount(rows_K[is_placed_K], minlength=words_B.size)
+        return lengths_K[is_placed_K], spans_B
+
+
+def _drop_surplus(lengths_K: Ints, rows_K: Ints, num_samples: int) -> Bits:
+    """Say which spans stay: no sample may have more spans than hidden words, and so grow.
+
+    Spans of no words go first; only tiny samples ever have too many of them.
+    """
+    is_empty_K = lengths_K == 0
+    hidden_B = np.bincount(rows_K, weights=lengths_K, minlength=num_samples)
+    allowed_B = hidden_B - np.bincount(rows_K[~is_empty_K], minlength=num_samples)
+    empty_before = np.concatenate(([0], np.cumsum(is_empty_K)))
+    firsts_B = np.searchsorted(rows_K, np.arange(num_samples))
+    ranks_K = empty_before[:-1] - empty_before[firsts_B][rows_K]
+    stays_K: Bits = ~is_empty_K | (ranks_K < allowed_B[rows_K])
+    return stays_K
 
 
 def _poisson_ends(mean: float) -> np.ndarray:

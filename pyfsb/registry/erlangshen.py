@@ -38,6 +38,9 @@ _MEGATRON_1B: Final[ConfigValues] = {
 _MEGATRON_1B_NOTE: Final = (
     "The layers and the vocabulary of the published config.json have 1.26 B; the name rounds up."
 )
+_ROBERTA_ISSUE: Final = (
+    "Named RoBERTa, but is a BERT: it loads with the Bert classes and tokenizer only."
+)
 _MEGATRON_ISSUE: Final = "Loaded as plain BERT it loses the norm weights of each layer (FS#12)."
 
 PRETRAINED: Final = (
@@ -107,46 +110,50 @@ PRETRAINED: Final = (
 )  # fmt: skip
 
 
+_BACKBONES: Final[dict[str, dict[str, object]]] = {
+    "Roberta-110M": {
+        "architecture": "bert", "config": {**BERT, **BASE}, "num_parameters": 110_000_000,
+        "size_note": BASE_SIZE_NOTE, "built_parameters": 102_300_000,
+        "parent": "hfl/chinese-roberta-wwm-ext", "known_issues": (_ROBERTA_ISSUE,),
+        "source": "published config.json of its parent",
+    },
+    "Roberta-330M": {
+        "architecture": "bert", "config": {**BERT, **LARGE}, "num_parameters": 330_000_000,
+        "size_note": LARGE_SIZE_NOTE, "built_parameters": 325_500_000,
+        "parent": "hfl/chinese-roberta-wwm-ext-large", "known_issues": (_ROBERTA_ISSUE,),
+        "source": "published config.json of its parent",
+    },
+    "MegatronBert-1.3B": {
+        "architecture": "megatron-bert", "config": _MEGATRON_1B,
+        "num_parameters": 1_300_000_000, "size_note": _MEGATRON_1B_NOTE,
+        "built_parameters": 1_257_000_000, "parent": "Erlangshen-MegatronBert-1.3B",
+        "known_issues": (_MEGATRON_ISSUE,), "source": "published config.json",
+    },
+}  # fmt: skip
+_TASKS: Final[dict[str, tuple[Family, tuple[str, ...], tuple[str, str, str]]]] = {
+    "NLI": (
+        Family.PAIR, ("CONTRADICTION", "NEUTRAL", "ENTAILMENT"),
+        ("data", "1,014,787 rows of 4 public NLI sets", CARD),
+    ),
+    "Sentiment": (
+        Family.CLASSIFY, ("Negative", "Positive"),
+        ("data", "227,347 rows of 8 sentiment sets", CARD),
+    ),
+    "Similarity": (
+        Family.PAIR, ("not similarity", "similarity"),
+        ("data", "2,773,880 rows of 20 paraphrase sets", CARD),
+    ),
+}  # fmt: skip
+_NAMED_PARENT: Final = ("base", "hfl/chinese-roberta-wwm-ext for both Roberta sizes", CARD)
+
+
 def _finetuned(
-    number: int, size: str, task: str, values: dict[str, float], **changes: object
+    number: int, backbone: str, task: str, values: dict[str, float], **changes: object
 ) -> ModelEntry:
     """Return one of the nine fine-tuned models: three sizes of backbone, three tasks."""
-    backbones = {
-        "110M": (
-            "Roberta-110M", "bert", {**BERT, **BASE}, 110_000_000, BASE_SIZE_NOTE, 102_300_000,
-        ),
-        "330M": (
-            "Roberta-330M", "bert", {**BERT, **LARGE}, 330_000_000, LARGE_SIZE_NOTE, 325_500_000,
-        ),
-        "1.3B": (
-            "MegatronBert-1.3B", "megatron-bert", _MEGATRON_1B, 1_300_000_000, _MEGATRON_1B_NOTE,
-            1_257_000_000,
-        ),
-    }  # fmt: skip
-    tasks = {
-        "NLI": (
-            Family.PAIR, ("CONTRADICTION", "NEUTRAL", "ENTAILMENT"),
-            ("data", "1,014,787 rows of 4 public NLI sets", CARD),
-        ),
-        "Sentiment": (
-            Family.CLASSIFY, ("Negative", "Positive"),
-            ("data", "227,347 rows of 8 sentiment sets", CARD),
-        ),
-        "Similarity": (
-            Family.PAIR, ("not similarity", "similarity"),
-            ("data", "2,773,880 rows of 20 paraphrase sets", CARD),
-        ),
-    }  # fmt: skip
-    model, architecture, config, num_parameters, note, built = backbones[size]
-    family, labels, data = tasks[task]
-    is_megatron = size == "1.3B"
-    parents = {
-        "110M": "hfl/chinese-roberta-wwm-ext",
-        "330M": "hfl/chinese-roberta-wwm-ext-large",
-        "1.3B": "Erlangshen-MegatronBert-1.3B",
-    }
-    named_parent = ("base", "hfl/chinese-roberta-wwm-ext for both Roberta sizes", CARD)
-    name = f"Erlangshen-{model}-{task}"
+    family, labels, data = _TASKS[task]
+    name = f"Erlangshen-{backbone}-{task}"
+    named_parent = [_NAMED_PARENT] if backbone == "Roberta-330M" else []
     return ModelEntry.model_validate(
         {
             "name": name,
@@ -155,51 +162,40 @@ def _finetuned(
             "demand": Demand.GENERAL,
             "task": Task.NLU,
             "family": family,
-            "architecture": architecture,
-            "config": config,
-            "num_parameters": num_parameters,
-            "size_note": note,
-            "built_parameters": built,
             "max_tokens": 512,
             "objective": ObjectiveName.WHOLE_WORD,
             "tokenizer": "wordpiece",
             "labels": labels,
             "hub_id": f"IDEA-CCNL/{name}",
-            "parent": parents[size],
-            "claims": claims(data, *([named_parent] if size == "330M" else [])),
+            "claims": claims(data, *named_parent),
             "scores": scores(values, CARD),
-            "known_issues": (_MEGATRON_ISSUE,)
-            if is_megatron
-            else (
-                "Named RoBERTa, but is a BERT: it loads with the Bert classes and tokenizer only.",
-            ),
             "our_choices": ("objective: what further pretraining of the backbone would use",),
-            "source": "published config.json" if is_megatron else f"BERT as {parents[size]}",
+            **_BACKBONES[backbone],
             **changes,
         }
     )
 
 
 FINETUNED: Final = (
-    _finetuned(9, "1.3B", "NLI", {"cmnli": 0.8452, "ocnli": 0.8417, "snli": 0.8867}),
+    _finetuned(9, "MegatronBert-1.3B", "NLI", {"cmnli": 0.8452, "ocnli": 0.8417, "snli": 0.8867}),
     _finetuned(
-        10, "1.3B", "Sentiment",
+        10, "MegatronBert-1.3B", "Sentiment",
         {"asap_sent": 0.981, "asap_aspect": 0.978, "chnsenticorp": 0.97},
     ),
-    _finetuned(11, "1.3B", "Similarity", {"bq": 0.8631}),
-    _finetuned(13, "110M", "NLI", {"cmnli": 0.8083, "ocnli": 0.7856, "snli": 0.8801}),
+    _finetuned(11, "MegatronBert-1.3B", "Similarity", {"bq": 0.8631}),
+    _finetuned(13, "Roberta-110M", "NLI", {"cmnli": 0.8083, "ocnli": 0.7856, "snli": 0.8801}),
     _finetuned(
-        14, "110M", "Sentiment",
+        14, "Roberta-110M", "Sentiment",
         {"asap_sent": 0.9777, "asap_aspect": 0.9731, "chnsenticorp": 0.9661},
     ),
-    _finetuned(15, "110M", "Similarity", {"bq": 0.8541, "bustm": 0.9518, "afqmc": 0.8172}),
-    _finetuned(16, "330M", "NLI", {"cmnli": 0.8225, "ocnli": 0.7982, "snli": 0.88}),
+    _finetuned(15, "Roberta-110M", "Similarity", {"bq": 0.8541, "bustm": 0.9518, "afqmc": 0.8172}),
+    _finetuned(16, "Roberta-330M", "NLI", {"cmnli": 0.8225, "ocnli": 0.7982, "snli": 0.88}),
     _finetuned(
-        17, "330M", "Sentiment",
+        17, "Roberta-330M", "Sentiment",
         {"asap_sent": 0.979, "asap_aspect": 0.9751, "chnsenticorp": 0.9666},
     ),
     _finetuned(
-        18, "330M", "Similarity", {"bq": 0.8621, "bustm": 0.9929, "afqmc": 0.9389},
+        18, "Roberta-330M", "Similarity", {"bq": 0.8621, "bustm": 0.9929, "afqmc": 0.9389},
         known_issues=(
             "AFQMC and BUSTM stand beside the 20 unnamed training sets: 0.94 and 0.99 are far "
             "above every other model's, so their rows may have been trained on.",

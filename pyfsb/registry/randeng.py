@@ -78,7 +78,7 @@ ENTRIES: Final = (
     ModelEntry(
         name="Randeng-BART-139M-SUMMARY", paper_number=25,
         series=Series.RANDENG, demand=Demand.GENERAL, task=Task.NLT, family=Family.REWRITE,
-        architecture="bart", config=_BART_BASE,
+        architecture="bart", config={**_BART_BASE, "prompt_template": "summary:{text}"},
         num_parameters=139_000_000, size_note=_BART_BASE_NOTE, built_parameters=131_500_000,
         max_tokens=1024,
         objective=ObjectiveName.TEXT_INFILLING, tokenizer="sentencepiece_bpe",
@@ -127,6 +127,8 @@ ENTRIES: Final = (
             "decoder_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096,
             "hidden_act": "gelu", "max_position_embeddings": 512, "layer_norm_eps": 1e-5,
             "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1,
+            "pad_token_id": 0, "bos_token_id": 21128, "eos_token_id": 21129,
+            "decoder_start_token_id": 21128,
         },
         num_parameters=770_000_000,
         size_note=(
@@ -145,6 +147,9 @@ ENTRIES: Final = (
         known_issues=(
             "Learned absolute positions, biases and scaled scores: no T5 class loads it.",
             "The published cached decoding starts its positions anew at each step.",
+        ),
+        our_choices=(
+            "decoder_start_token_id = 21,128: [BOS], the first id behind BERT's vocabulary",
         ),
         source="layers and widths of T5-large, derived from the published weights' names",
     ),
@@ -197,7 +202,9 @@ ENTRIES: Final = (
             "vocab_size": 50048, "hidden_size": 1600, "num_hidden_layers": 32,
             "num_attention_heads": 25, "max_position_embeddings": 512,
             "max_memory_length": 512, "relative_encoding": True,
-            "embedding_dropout_prob": 0.1, "hidden_dropout_prob": 0.1,
+            "embedding_dropout_prob": 0.1, "hidden_dropout_prob": 0.1, "eos_token_id": 50000,
+            "legacy_segment_band": True, "prompt_template": "“{text}”改写后是“",
+            "prompt_end": "”",
         },
         num_parameters=1_100_000_000,
         size_note="The published layers have 1.15 B; the name rounds down.",

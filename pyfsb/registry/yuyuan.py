@@ -86,7 +86,8 @@ ENTRIES: Final = (
     ModelEntry(
         name="YuyuanQA-GPT2-3.5B", paper_number=47,
         series=Series.YUYUAN, demand=Demand.SPECIAL, task=Task.DOMAIN, family=Family.GENERATE,
-        architecture="gpt2", config=GPT2_3B,
+        architecture="gpt2",
+        config={**GPT2_3B, "prompt_template": "Question:{text} answer:"},
         num_parameters=3_500_000_000, size_note=GPT2_3B_NOTE, built_parameters=GPT2_3B_BUILT,
         max_tokens=1024, objective=ObjectiveName.SFT, tokenizer="byte_bpe",
         languages=("en",),

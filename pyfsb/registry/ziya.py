@@ -20,6 +20,7 @@ ENTRIES: Final = (
             "num_hidden_layers": 40, "num_attention_heads": 40, "num_key_value_heads": 40,
             "max_position_embeddings": 2048, "hidden_act": "silu", "rms_norm_eps": 1e-6,
             "initializer_range": 0.02, "tie_word_embeddings": False,
+            "prompt_template": "<human>:{text}\n<bot>:", "prompt_end": "<human>:",
         },
         num_parameters=13_000_000_000, max_tokens=2048,
         objective=ObjectiveName.SFT, other_objectives=(ObjectiveName.CAUSAL_LM,),

@@ -23,7 +23,7 @@ from typing import Final, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pyfsb.errors import ConfigError, DataError
+from pyfsb.errors import ConfigError, DataError, UnknownNameError
 from pyfsb.seeding import UInt64s, uniform
 from pyfsb.tokenizers.ngram_trie import MAX_TOKEN_ID, Ints, Trie
 
@@ -46,6 +46,10 @@ class NgramKind(StrEnum):
     ZEN2 = "zen2"
     """Wrong lines are skipped, n-grams with unknown tokens never match, they come in the order of
     their ids, and of too many the first ones stay."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Self:
+        raise UnknownNameError("kind of n-gram lexicon", str(value), [kind.value for kind in cls])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

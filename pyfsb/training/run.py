@@ -27,7 +27,14 @@ from pyfsb.training.launcher import run_rank
 from pyfsb.training.row_corpus import open_rows
 from pyfsb.training.session import Session, publish_checkpoint, train_to_end
 from pyfsb.training.sources import Corpus, CorpusPlace, open_corpus
-from pyfsb.training.starting import Plan, Start, build_objective, build_start, plan_training
+from pyfsb.training.starting import (
+    Plan,
+    Start,
+    build_objective,
+    build_start,
+    check_lengths,
+    plan_training,
+)
 
 _OWN_CORPUS = "corpus"
 
@@ -122,9 +129,11 @@ def _find_corpora(spec: RunSpec) -> tuple[CorpusPlace, ...]:
 
 def _open_corpus(spec: RunSpec, plan: Plan, places: Sequence[CorpusPlace], start: Start) -> Corpus:
     """Open all shards and compare their vocabularies with the model's."""
+    objective = build_objective(plan, start)
+    check_lengths(spec, objective, start.model.config)
     corpus = open_corpus(
         places,
-        build_objective(plan, start),
+        objective,
         data=spec.data,
         seed=spec.seed,
         held_out_samples=spec.training.validation_samples,

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from pyfsb.config import Family, ObjectiveName, ObjectiveSpec, RunSpec
+from pyfsb.data.shards import NUM_SPECIAL_TOKENS
 from pyfsb.data.tokenizer_files import read_pieces_of
 from pyfsb.errors import CheckpointError, ConfigError
 from pyfsb.models.building import build_config, build_model, decoder_start, max_positions
@@ -23,6 +24,7 @@ from pyfsb.models.ngrams import find_lexicon
 from pyfsb.models.vocabulary_surgery import extend_model, find_sources
 from pyfsb.objectives import Objective, SpecialIds, make_objective
 from pyfsb.objectives.ngrams import WithNgrams
+from pyfsb.objectives.sft import TURN
 from pyfsb.records import Parent
 from pyfsb.registry import ModelEntry, find_model
 from pyfsb.storage.workspace import Workspace
@@ -102,11 +104,31 @@ def build_objective(plan: Plan, start: Start) -> Objective:
     begin = None
     if config.is_encoder_decoder:
         begin = decoder_start(plan.entry.architecture, special)
-    objective = make_objective(plan.objective, special, decoder_start=begin)
-    lexicon = find_lexicon(config, load_tokenizer(start.tokenizer_folder))
+    tokenizer = load_tokenizer(start.tokenizer_folder)
+    objective = make_objective(
+        plan.objective, special, decoder_start=begin,
+        encode=lambda text: tokenizer.encode(text, add_special_tokens=False),
+    )  # fmt: skip
+    lexicon = find_lexicon(config, tokenizer)
     if lexicon is None:
         return objective
     return WithNgrams(objective, lexicon, limit=NgramLimit(max_tokens=max_positions(config)))
+
+
+def check_lengths(spec: RunSpec, objective: Objective, config: PreTrainedConfig) -> None:
+    """Refuse samples whose documents would be longer than the model.
+
+    Raises:
+        ConfigError: Says how long they get and what the model has.
+    """
+    longest = max_positions(config)
+    sizes = objective.sizes(spec.data.max_tokens - NUM_SPECIAL_TOKENS)
+    if max(sizes) > longest:
+        raise ConfigError(
+            f"data.max_tokens = {spec.data.max_tokens}: documents of objective {objective.name} "
+            f"get up to {max(sizes)} tokens long, the model has {longest} positions; lower it or "
+            "raise model.config's"
+        )
 
 
 def build_start(
@@ -129,12 +151,7 @@ def build_start(
         start = _build_random(spec, plan, tokenizer_uri, group)
     else:
         start = _load_first(spec, plan, tokenizer_uri, uri, group)
-    longest = max_positions(start.model.config)
-    if spec.data.max_tokens > longest:
-        raise ConfigError(
-            f"data.max_tokens = {spec.data.max_tokens}: the model has {longest} positions; lower "
-            "it or raise model.config's"
-        )
+    _set_prompt(plan, start.model.config)
     _log.info("%s: %.2f M parameters", plan.entry.name, count_parameters(start.model) / 1e6)
     return start
 
@@ -234,6 +251,17 @@ def _find_extension(spec: RunSpec, tokenizer_uri: str, folder: Path) -> _Extensi
     sources = find_sources(load_tokenizer(folder), pieces, num_old=len(old))
     _log.info("vocabulary: %d pieces, %d of them new", len(pieces), len(sources))
     return _Extension(folder=extended, sources=sources, num_old=len(old))
+
+
+def _set_prompt(plan: Plan, config: Any) -> None:
+    """Write into the config how the model wants to be asked after this training."""
+    if plan.name is ObjectiveName.DENOISING:
+        config.prompt_template = plan.objective.denoising.template
+        config.prompt_end = plan.objective.denoising.end
+    elif plan.name is ObjectiveName.SFT:
+        config.prompt_template, config.prompt_end = TURN.replace("{question}", "{text}"), ""
+    elif plan.name is ObjectiveName.PREFIX_LM and hasattr(config, "prompt_token_type"):
+        config.prompt_token_type = 0  # prompts are prefixes that are read both ways
 
 
 def _has_order_head(plan: Plan) -> bool:

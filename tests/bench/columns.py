@@ -48,11 +48,11 @@ def _measure_columns(texts: list[str], plan: TokenPlan, megabytes: float) -> Non
         f"    words of documents counted at {megabytes / (time.process_time() - started):.2f} MB/s"
     )
     words = WordCounts(spec=KnowledgeSpec(), documents=documents, num_documents=num_documents)
-    changes = {"gaps": {"gap_ratio": GapSpec().ratio}, "knowledge": {"words": words}}
-    for name, change in changes.items():
+    for name, gap_ratio, counts in (("gaps", GapSpec().ratio, None), ("knowledge", None, words)):
         own = TokenPlan(
-            parts=plan.parts, segmenter=plan.segmenter, max_tokens=plan.max_tokens, **change
-        )
+            parts=plan.parts, segmenter=plan.segmenter, max_tokens=plan.max_tokens,
+            gap_ratio=gap_ratio, words=counts,
+        )  # fmt: skip
         print(f"    with {name:10} {_speed(texts, own, megabytes):6.2f} MB/s")
 
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from pyfsb.config import DataSpec
+from pyfsb.config import DataSpec, ObjectiveName, ObjectiveSpec
 from pyfsb.data.shards import Shards, ShardWriter
 from pyfsb.objectives import SpecialIds, make_objective
 from pyfsb.training.batching import Position, StepPlanner, share_out
@@ -332,7 +332,7 @@ def _measure_wait(folder: Path) -> None:
         started = time.monotonic()
         corpus = open_corpus(
             [CorpusPlace(name="b5", uri=f"s3://{s3.BUCKET}/b5")],
-            make_objective("whole_word", SpecialIds.of(pieces), mask_ratio=0.15),
+            make_objective(ObjectiveSpec(name=ObjectiveName.WHOLE_WORD), SpecialIds.of(pieces)),
             data=data, seed=1, held_out_samples=0, step_tokens=ROWS * SAMPLE_TOKENS,
         )  # fmt: skip
         planner = StepPlanner(corpus.source.lengths, corpus.order, tokens=ROWS * SAMPLE_TOKENS)

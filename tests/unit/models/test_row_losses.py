@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,8 @@ from pyfsb.models.architectures.uniex import UniexConfig, UniexForExtraction
 from pyfsb.models.architectures.unimc import masked_hidden
 from pyfsb.models.row_losses import ChoiceLoss, ExtractionLoss, choice_logits
 from pyfsb.models.row_objectives import build_choice_objective, build_extraction_objective
+from pyfsb.objectives.extraction_ubert import UbertExtraction
+from pyfsb.objectives.extraction_uniex import UniexExtraction
 from pyfsb.objectives.multiple_choice import ChoiceSample
 from pyfsb.training.row_source import RowSource
 from tests.helpers.row_cases import tensors
@@ -162,6 +166,105 @@ def test_extraction_losses_count_samples_alone(name: str) -> None:
     # The original's mean over all cells depends on the padding of the batch.
     is_same = together == pytest.approx(sum(alone), rel=1e-4)
     assert is_same == (name != "uniex-legacy")
+
+
+def set_loss(wrong: list[float], right: list[float]) -> float:
+    return math.log1p(sum(map(math.exp, wrong))) + math.log1p(sum(math.exp(-x) for x in right))
+
+
+def cell_loss(logit: float, is_right: bool) -> float:
+    return math.log1p(math.exp(-logit if is_right else logit))
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+@torch.no_grad()
+def test_ubert_scores_cells_of_the_text_kind_by_kind() -> None:
+    """The formula, written out: kinds of other lengths are compared at the same tokens."""
+    model = make(EXTRACTORS, "ubert")
+    objective = build_extraction_objective(model.config, tiny_tokenizer(), max_tokens=48)
+    assert isinstance(objective, UbertExtraction)
+    sample = dataclasses.replace(extraction_samples()[0], kinds=("人", "长安地", "书"))
+    encoded = objective.encode(sample, tiny_tokenize())
+    squares = []
+    for row in encoded.rows:
+        batch = tensors(objective.collate_inputs([row]))
+        logits = model(batch["input_ids"], batch["attention_mask"], batch["token_type_ids"]).logits
+        place = slice(row.first, row.first + row.num_scored)
+        squares.append(logits[0, place, place].tolist())
+    size = encoded.rows[0].num_scored
+    cells = [(first, last) for first in range(size) for last in range(first, size)]
+    right = [set(row.cells) for row in encoded.rows]
+    values = [[square[first][last] for first, last in cells] for square in squares]
+    of_cells = [
+        cell_loss(v, c in r)
+        for vs, r in zip(values, right, strict=True)
+        for v, c in zip(vs, cells, strict=True)
+    ]
+    of_rows = [
+        set_loss(
+            [v for v, c in zip(vs, cells, strict=True) if c not in r],
+            [v for v, c in zip(vs, cells, strict=True) if c in r],
+        )
+        for vs, r in zip(values, right, strict=True)
+    ]
+    of_kinds = [
+        set_loss(
+            [vs[n] for vs, r in zip(values, right, strict=True) if c not in r],
+            [vs[n] for vs, r in zip(values, right, strict=True) if c in r],
+        )
+        for n, c in enumerate(cells)
+    ]
+    expected = 10 * (100 * mean(of_cells) + mean(of_rows) + mean(of_kinds))
+    found = ExtractionLoss(model)(**tensors(objective.collate([encoded], draw_keys(1)).arrays))
+    assert float(found) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["uniex", "uniex-two-step"])
+@torch.no_grad()
+def test_uniex_scores_cells_of_the_text(name: str) -> None:
+    model = make(EXTRACTORS, name)
+    objective = build_extraction_objective(model.config, tiny_tokenizer(), max_tokens=48)
+    assert isinstance(objective, UniexExtraction)
+    row = objective.encode(relation_samples()[0], tiny_tokenize())
+    batch = tensors(objective.collate_inputs([row]))
+    text = torch.arange(row.num_text)[None] + row.query_end + 1
+    inputs = [batch[key] for key in ("input_ids", "visible", "position_ids", "label_positions")]
+    cube = model(*inputs, text).logits[0]
+    starts, ends = ({span[side] for span in row.spans} for side in (0, 1))
+    index, kinds = [], []
+    for first, last, slot in itertools.product(range(row.num_text), range(row.num_text), range(6)):
+        value = cell_loss(float(cube[first, last, slot]), (first, last, slot) in row.cells)
+        if slot == 0:
+            index += [value] if first <= last else []
+        elif name == "uniex":
+            kinds += [value] if first <= last or slot > 3 else []
+        elif slot <= 3:
+            kinds += [value] if (first, last) in row.spans else []
+        elif {first, last} <= starts or {first, last} <= ends:
+            kinds.append(value)
+    found = ExtractionLoss(model)(**tensors(objective.collate([row], draw_keys(1)).arrays))
+    assert float(found) == pytest.approx(1e5 * (mean(index) + mean(kinds)), rel=1e-4)
+
+
+@torch.no_grad()
+def test_a_choice_costs_its_slots_and_the_right_option() -> None:
+    model = make(ENCODERS, "bert")
+    objective = build_choice_objective(
+        model.config, tiny_tokenizer(), max_tokens=64, hides_tokens=False
+    )
+    row = objective.encode(choice_samples()[1], tiny_tokenize())
+    batch = tensors(objective.collate_inputs([row]))
+    inputs = {key: batch[key] for key in ("input_ids", "visible", "position_ids", "token_type_ids")}
+    hidden = masked_hidden(model, **inputs)[0]
+    scores = model.cls(hidden[torch.from_numpy(row.slots_S).long()]).log_softmax(-1)
+    words = [objective.yes_id if n == row.answer else objective.no_id for n in range(3)]
+    slots = -mean([float(scores[n, word]) for n, word in enumerate(words)])
+    yes = choice_logits(model, batch)[0].log_softmax(-1)
+    found = ChoiceLoss(model)(**tensors(objective.collate([row], draw_keys(1)).arrays))
+    assert float(found) == pytest.approx(slots - float(yes[1]), rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ def test_masked_targets_are_ordinary_tokens() -> None:
 
 def test_no_document_is_longer_than_said(objective: Objective) -> None:
     for length in (1, 2, 3, 7, 40, 200):
-        most, decoder_most = objective.sizes(length)  # type: ignore[attr-defined]
+        most, decoder_most = objective.sizes(length)
         inputs = objective.build(make_samples([length] * 30), seed=0)
         assert inputs.lengths_B.max() <= most
         if inputs.decoder_lengths_B is None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyfsb.errors import ConfigError, DataError
+from pyfsb.errors import ConfigError, DataError, UnknownNameError
 from pyfsb.tokenizers.ngram_lexicon import NgramLexicon, NgramLimit
 from pyfsb.tokenizers.ngram_trie import MAX_TOKEN_ID, Trie
 
@@ -166,7 +166,9 @@ def test_bad_lexicons_say_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "ngram.txt").write_text("ab,1\nab\n")
     with pytest.raises(DataError, match=r"ngram\.txt: line 2: 'ab'; expected"):
         read()
-    with pytest.raises(ValueError, match="zen3"):
+    with pytest.raises(
+        UnknownNameError, match="unknown kind of n-gram lexicon 'zen3'; did you mean"
+    ):
         make(kind="zen3")
     with pytest.raises(ConfigError, match="2 lines and needs word_size = 3 .* zen has 2"):
         make("ab,1", "cd,1").check_fits(2, source="zen")

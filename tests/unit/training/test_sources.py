@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pyfsb import storage
-from pyfsb.config import DataSpec
+from pyfsb.config import DataSpec, ObjectiveName, ObjectiveSpec
 from pyfsb.data.shards import NUM_SPECIAL_TOKENS, ShardWriter
 from pyfsb.errors import ConfigError, DataError
 from pyfsb.objectives import SpecialIds, make_objective
@@ -33,7 +33,7 @@ def write_part(folder: Path, num_documents: int, *, first_id: int, seed: int = 0
 
 
 def open_parts(places: list[CorpusPlace], *, held_out_samples: int = 0, **data: object) -> Corpus:
-    objective = make_objective("whole_word", SpecialIds.of(PIECES), mask_ratio=0.15)
+    objective = make_objective(ObjectiveSpec(name=ObjectiveName.WHOLE_WORD), SpecialIds.of(PIECES))
     return open_corpus(
         places, objective, data=DataSpec.model_validate(data), seed=3,
         held_out_samples=held_out_samples,

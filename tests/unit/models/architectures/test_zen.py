@@ -160,7 +160,9 @@ def test_the_loss_module_learns_from_an_objective(name: str) -> None:
         passes_B=np.zeros(3, dtype=np.int64),
     )
     inputs = WithNgrams(WholeWord(special, mask_ratio=0.15), lexicon).build(samples, seed=1)
-    config = MODULES[name].ARCHITECTURE.config(**(TINY | {"max_position_embeddings": 64, "hidden_dropout_prob": 0.0}))
+    config = MODULES[name].ARCHITECTURE.config(
+        **(TINY | {"max_position_embeddings": 64, "hidden_dropout_prob": 0.0})
+    )
     torch.manual_seed(0)
     model = find_class(name, Family.FILL_MASK)(config)
     loss_module = build_loss(model, Family.FILL_MASK, "buckets")
