@@ -62,8 +62,8 @@ class VocabularySpec(Schema):
     """Pieces <extra_id_N> … <extra_id_0> at the end of what is trained, for T5's span corruption.
     None: 100 (as T5 has) where that is the objective, else none."""
     sample_bytes: PositiveInt = 32 * 2**20
-    """Bytes of the corpus files, about, that unigram, byte_bpe and jieba_wordpiece are trained on,
-    chosen by the seed; wordpiece counts the whole corpus."""
+    """Bytes of the corpus files, about, that unigram, byte_bpe and jieba_wordpiece are trained on
+    and `extend` looks at, documents chosen by the seed; wordpiece counts the whole corpus."""
     extend: PositiveInt | None = None
     """New pieces at most for what `file` or data.tokenizer lacks in this corpus; they are put
     behind the old ones, whose ids stay. None adds none."""

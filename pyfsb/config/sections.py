@@ -255,7 +255,7 @@ class DataSpec(Schema):
     knowledge: KnowledgeSpec = KnowledgeSpec()
     """Of column knowledge."""
     ngrams: NgramSpec | None = None
-    """Of the n-gram lexicon, ngram.txt beside the vocabulary. None: made if the model is a ZEN."""
+    """Of the lexicon ngram.txt. None: one is made for a ZEN, unless `tokenizer` has its own."""
     min_characters: Annotated[int, Field(ge=1)] = 5
     """Documents with fewer characters are dropped (reason too_short)."""
     segmenter: Literal["rjieba", "jieba"] = "rjieba"

@@ -28,6 +28,7 @@ from pyfsb.data.tokenizer_files import (
     bring_tokenizer,
     of_backend,
     open_tokenizer,
+    read_specials,
 )
 from pyfsb.data.tokenizer_training import (
     BYTE_BPE_ROLES,
@@ -49,8 +50,9 @@ from pyfsb.tokenizers import jieba_wordpiece
 
 EXTENSION_NAME: Final = "extension.json"
 """Beside an extended tokenizer: what was there before and what was added."""
-WORDPIECE_ENDS: Final = ("[BOS]", "[EOS]")
+WORDPIECE_ENDS: Final = {"bos_token": "[BOS]", "eos_token": "[EOS]"}
 """Before the sentinels of a WordPiece vocabulary, as Randeng-MegatronT5 has them."""
+_LEXICON_NAME: Final = "ngram.txt"
 _GENERIC_CLASS: Final = "PreTrainedTokenizerFast"
 _ENDS: Final = ("</s>", "[EOS]", "[SEP]", "<|endoftext|>", "<eos>", "<|eod|>")
 Texts = Callable[[], Iterator[str]]
@@ -96,8 +98,6 @@ class ChosenTokenizer:
         """
         named = [self.roles[role] for role in ("eos_token", "sep_token") if role in self.roles]
         if self.source is not None:
-            from pyfsb.data.tokenizer_files import read_specials
-
             special = read_specials(self.source)
             named = [special[role] for role in ("eos", "sep") if role in special]
         for token in (*named, *_ENDS):
@@ -183,9 +183,13 @@ def _train(data: DataSpec, texts: Texts, some_texts: Texts) -> ChosenTokenizer:
         cut = jieba_wordpiece.load_cutter(data.segmenter)
         pieces = train_words(some_texts(), size=size, lowercase=vocabulary.lowercase, cut=cut)
         return _plain("jieba_wordpiece", tuple(pieces), lowercase=vocabulary.lowercase)
-    extra = (*WORDPIECE_ENDS, *sentinels) if sentinels else ()
+    ends = WORDPIECE_ENDS if sentinels else {}
+    extra = (*ends.values(), *sentinels)
     known = train_vocabulary(texts(), size=size - len(extra), lowercase=vocabulary.lowercase)
-    return _plain("wordpiece", (*known, *extra), lowercase=vocabulary.lowercase, extra=extra)
+    parts = TokenizerParts(
+        kind="wordpiece", pieces=(*known, *extra), lowercase=vocabulary.lowercase
+    )
+    return ChosenTokenizer(parts=parts, roles=ends, extra=extra)
 
 
 def train_words(
@@ -233,7 +237,7 @@ def write_chosen(chosen: ChosenTokenizer, folder: Path) -> None:
         jieba_wordpiece.write_tokenizer(parts.pieces, folder, lowercase=parts.lowercase)
     elif parts.backend is None:
         write_tokenizer(parts.pieces, folder, lowercase=parts.lowercase, extra=chosen.extra)
-        _merge_config(folder, _config_of(chosen.source), keeps_class=False)
+        _merge_config(folder, {**_config_of(chosen.source), **chosen.roles}, keeps_class=False)
     else:
         (folder / "tokenizer.json").write_text(_pretty(parts.backend), encoding="utf-8")
         given = {**_config_of(chosen.source), **chosen.roles, "tokenizer_class": _GENERIC_CLASS}
@@ -242,6 +246,9 @@ def write_chosen(chosen: ChosenTokenizer, folder: Path) -> None:
         given.setdefault("model_max_length", MAX_TOKENS_ANY)
         _merge_config(folder, given, keeps_class=True)
     if is_extended:
+        lexicon = chosen.source / _LEXICON_NAME if chosen.source else None
+        if lexicon and lexicon.is_file():  # of old pieces, whose ids stay
+            shutil.copyfile(lexicon, folder / _LEXICON_NAME)
         value = {
             "base_vocabulary_digest": chosen.base_digest,
             "num_base_pieces": chosen.num_base_pieces,
@@ -293,11 +300,9 @@ def _json(path: Path) -> Json:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def _plain(
-    kind: str, pieces: tuple[str, ...], *, lowercase: bool, extra: tuple[str, ...] = ()
-) -> ChosenTokenizer:
+def _plain(kind: str, pieces: tuple[str, ...], *, lowercase: bool) -> ChosenTokenizer:
     parts = TokenizerParts(kind=kind, pieces=pieces, lowercase=lowercase)
-    return ChosenTokenizer(parts=parts, roles={}, extra=extra)
+    return ChosenTokenizer(parts=parts, roles={})
 
 
 def _of_backend(

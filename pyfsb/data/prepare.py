@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
 from pyfsb import records, storage
 from pyfsb.config import DataSpec, RunSpec, Stage, stage_hash
 from pyfsb.data import labelled, readers
@@ -45,6 +47,8 @@ from pyfsb.seeding import uniform
 from pyfsb.storage.workspace import Workspace
 
 _MAX_RAW_BYTES = 400
+_DRAWS = 4096
+"""Documents whose choice is drawn at a time."""
 
 _log = logging.getLogger(__name__)
 
@@ -206,7 +210,10 @@ class _Corpus:
         """Yield those of them that make up about so many bytes of the files, by the seed."""
         share = num_bytes / max(1, sum(path.stat().st_size for path in self.paths))
         for number, text in enumerate(self.texts()):
-            if share >= 1.0 or uniform(self.seed, number) < share:
+            place = number % _DRAWS
+            if place == 0:
+                is_chosen = uniform(self.seed, np.arange(number, number + _DRAWS)) < share
+            if is_chosen[place]:
                 yield text
 
     def kept(self, counts: Counts, rejected: BinaryIO | None) -> Iterator[str]:

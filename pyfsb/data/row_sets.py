@@ -39,6 +39,8 @@ _LOADERS: Final[dict[ObjectiveName, Callable[[Path], Sequence[Any]]]] = {
 }
 ROW_OBJECTIVES: Final = frozenset(_LOADERS)
 """Objectives that learn from rows."""
+_WORDS: Final = {ObjectiveName.MULTIPLE_CHOICE: "是非"}
+"""What the vocabulary of an objective must have besides the rows' own texts."""
 _log = logging.getLogger(__name__)
 
 
@@ -76,7 +78,9 @@ def prepare_rows(spec: RunSpec, workspace: Workspace) -> DatasetRecord:
     pieces: list[str] = []
     if spec.model.checkpoint is None:
         pieces = build_tokenizer_folder(
-            lambda: (text for value in values for text in _strings(value)),
+            lambda: (
+                text for value in [_WORDS.get(objective, ""), *values] for text in _strings(value)
+            ),
             data,
             partial / TOKENIZER_NAME,
         )

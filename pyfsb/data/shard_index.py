@@ -98,5 +98,5 @@ def check_vocabulary(index: ShardIndex, expected: str, *, owner: str) -> None:
     if index.vocabulary_digest != expected:
         raise CheckpointError(
             f"the shards were made with vocabulary {index.vocabulary_digest}, {owner} has "
-            f"{expected}; prepare the data with data.vocabulary.file set to that one's vocab.txt"
+            f"{expected}; prepare the data with data.tokenizer set to that one's folder"
         )

@@ -54,7 +54,9 @@ def complete_data(spec: RunSpec) -> DataSpec:
             f"data.columns = {list(columns)}: objective {objective.value} of {entry.name} needs "
             f"{', '.join(missing)}; add it, or leave data.columns out"
         )
-    ngrams = data.ngrams or (NgramSpec() if entry.tokenizer == _NGRAM_KIND else None)
+    ngrams = data.ngrams
+    if ngrams is None and entry.tokenizer == _NGRAM_KIND and not data.tokenizer:
+        ngrams = NgramSpec()  # a given tokenizer brings its own lexicon
     if ngrams is not None and ngrams.kind is None:
         kind_of_zen: Literal["zen1", "zen2"] = "zen1" if entry.architecture == "zen1" else "zen2"
         ngrams = ngrams.model_copy(update={"kind": kind_of_zen})

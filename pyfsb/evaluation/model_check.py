@@ -46,6 +46,8 @@ SIZE_TOLERANCE: Final = 0.01
 """Parameters may differ from the name by so much, as a ratio, before an entry must say why."""
 _NUM_ENDS: Final = 5
 """Steps at either end whose mean losses are compared."""
+_MAX_TOKENS: Final = {ObjectiveName.DENOISING: 32}
+"""Tokens of a sample where a document holds more than it."""
 _LABELS: Final = ("差评", "好评")
 
 
@@ -182,13 +184,14 @@ def _make_spec(entry: ModelEntry, folder: Path) -> RunSpec:
         "output": str(folder / "run"),
         "model": {"name": entry.name, "config": tiny_config(entry)},
         "data": {
-            "root": str(folder), "max_tokens": 64, "num_processes": 1,
+            "root": str(folder), "max_tokens": _MAX_TOKENS.get(entry.objective, 64),
+            "num_processes": 1,
             "vocabulary": {"size": 400}, "shard_tokens": 1 << 20,
         },
         "optimizer": {
-            "learning_rate": 5e-3, "warmup_ratio": 0.1, "max_gradient_norm": 1.0,
+            "learning_rate": 3e-3, "warmup_ratio": 0.1, "max_gradient_norm": 1.0,
         },
-        "batch": {"tokens": 1024, "micro_tokens": 2048},
+        "batch": {"tokens": 4096, "micro_tokens": 4096},
         "training": {
             "max_steps": NUM_STEPS, "num_epochs": 1000, "checkpoint_every_steps": 1000,
             "spikes": {"max_norm_ratio": None},

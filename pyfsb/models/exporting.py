@@ -37,10 +37,9 @@ from pyfsb.registry import find_model
 FORMS: Final = ("hf", "onnx")
 ONNX_NAME: Final = "model.onnx"
 ONNX_FAMILIES: Final = (
-    Family.FILL_MASK, Family.CLASSIFY, Family.PAIR, Family.TAG, Family.CHOOSE, Family.ANSWER,
-    Family.EMBED,
+    Family.FILL_MASK, Family.CLASSIFY, Family.PAIR, Family.TAG, Family.ANSWER, Family.EMBED,
 )  # fmt: skip
-"""Families whose model is one pass of an encoder."""
+"""Families whose model is one pass of an encoder over ids and a mask of real tokens."""
 _COPIED: Final = (
     "config.json", "generation_config.json", "preprocessor_config.json", "model*.safetensors*",
     "vocab.txt", "vocab.json", "merges.txt", "*.model", "tokenizer.json", "tokenizer_config.json",
@@ -198,6 +197,11 @@ def _write_onnx(source: Path, family: Family, folder: Path) -> None:
             f"--to onnx: {exc.name} is missing: pip install fengshenbang[onnx]"
         ) from None
     model = load_model(source, family).eval()
+    if hasattr(model, "match_ngrams"):
+        raise ConfigError(
+            f"--to onnx: {model.config.model_type} also reads n-grams, which a graph of ids and "
+            "mask would leave out; use --to hf"
+        )
     tokenizer = load_tokenizer(source)
     check_fits(model, tokenizer, source)
     encoder = _Encoder(model, family, has_types=_has_types(model, tokenizer)).eval()

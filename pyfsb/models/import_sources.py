@@ -33,9 +33,9 @@ from pyfsb.registry import ModelEntry
 from pyfsb.storage.workspace import localise
 from pyfsb.tokenizers.choosing import load_tokenizer
 
-PICKLE_NAME: Final = "pytorch_model.bin"
-PICKLE_INDEX: Final = "pytorch_model.bin.index.json"
-_PICKLES: Final = (".bin", ".pt", ".pth", ".ckpt")
+BIN_NAME: Final = "pytorch_model.bin"
+BIN_INDEX: Final = "pytorch_model.bin.index.json"
+_BINARIES: Final = (".bin", ".pt", ".pth", ".ckpt")
 _LEXICONS: Final = ("ngram.txt", "ngram*.json", "labels.txt")
 _PREPROCESSORS: Final = ("preprocessor_config.json", "processor_config.json")
 _NOT_FIELDS: Final = frozenset(
@@ -162,17 +162,17 @@ def _find_weights(folder: Path) -> tuple[Path, ...]:
         if gap not in (None, "config.json"):
             raise CheckpointError(f"{folder}: {gap} is missing; the index of the weights names it")
         return tuple(folder / name for name in shard_names(folder))
-    if (folder / PICKLE_NAME).is_file():
-        return (folder / PICKLE_NAME,)
-    if (folder / PICKLE_INDEX).is_file():
-        return _pickled_shards(folder)
-    others = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
+    if (folder / BIN_NAME).is_file():
+        return (folder / BIN_NAME,)
+    if (folder / BIN_INDEX).is_file():
+        return _bin_shards(folder)
+    others = sorted(path.name for path in folder.iterdir() if path.suffix in _BINARIES)
     hint = f"; name the file itself if it is one of {', '.join(others[:4])}" if others else ""
-    raise CheckpointError(f"{folder}: neither {WEIGHTS_NAME} nor {PICKLE_NAME}{hint}")
+    raise CheckpointError(f"{folder}: neither {WEIGHTS_NAME} nor {BIN_NAME}{hint}")
 
 
-def _pickled_shards(folder: Path) -> tuple[Path, ...]:
-    path = folder / PICKLE_INDEX
+def _bin_shards(folder: Path) -> tuple[Path, ...]:
+    path = folder / BIN_INDEX
     try:
         names = sorted(set(_read_json(path)["weight_map"].values()))
         outside = [name for name in names if name != Path(name).name]
@@ -182,7 +182,7 @@ def _pickled_shards(folder: Path) -> tuple[Path, ...]:
         raise CheckpointError(f"{path} names {outside[0]!r}; expected a file beside it")
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
-        raise CheckpointError(f"{folder}: {missing[0]} is missing; {PICKLE_INDEX} names it")
+        raise CheckpointError(f"{folder}: {missing[0]} is missing; {BIN_INDEX} names it")
     return tuple(folder / name for name in names)
 
 
@@ -201,7 +201,7 @@ def _fetch(uri: HubUri) -> tuple[Path, str]:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    patterns = [*WANTED, PICKLE_NAME, PICKLE_INDEX, "pytorch_model-*-of-*.bin", *_LEXICONS]
+    patterns = [*WANTED, BIN_NAME, BIN_INDEX, "pytorch_model-*-of-*.bin", *_LEXICONS]
     try:
         folder = Path(
             snapshot_download(

@@ -41,7 +41,7 @@ from pyfsb.models.hub import INDEX_NAME, WEIGHTS_NAME, hash_sha256
 from pyfsb.models.import_sources import Source
 from pyfsb.models.key_maps import KeyMap
 from pyfsb.records import FileEntry
-from pyfsb.registry import ModelEntry, find_entry
+from pyfsb.registry import ModelEntry, find_model
 from pyfsb.schema import Schema
 from pyfsb.tokenizers import registration as _registration  # noqa: F401  (registers classes)
 
@@ -153,7 +153,7 @@ def import_model(
         UnknownNameError: No such model.
         CheckpointError: The files are broken, too large, not of this model, or want to run code.
     """
-    entry = find_entry(name)
+    entry = find_model(name)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CheckpointError(f"{folder} is not empty; name a folder that does not exist")
     found = import_sources.locate(source)
@@ -183,7 +183,7 @@ def import_model(
     return record
 
 
-def convert_pickle(source: Path, target: Path, limits: Limits) -> dict[str, Any]:
+def convert_file(source: Path, target: Path, limits: Limits) -> dict[str, Any]:
     """Convert one pickled file in a process of its own; returns that process's answer.
 
     Raises:
@@ -251,7 +251,7 @@ def _read_weights(found: Source, partial: Path, limits: Limits, work: _Work) -> 
         target = path
         if path.suffix != ".safetensors":
             target = raw / f"{number}.safetensors"
-            answer = convert_pickle(path, target, limits)
+            answer = convert_file(path, target, limits)
             work.network = str(answer["network"])
             work.others += answer["others"]
         try:

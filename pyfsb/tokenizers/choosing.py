@@ -22,6 +22,7 @@ from pyfsb.tokenizers.bart_sentencepiece import (
     SentencePieceTokenizer,
     T5SentencePieceTokenizer,
 )
+from pyfsb.tokenizers.ngram_lexicon import NGRAM_FILE
 from pyfsb.tokenizers.ngram_tokenizer import ZenTokenizer
 from pyfsb.tokenizers.pegasus import JiebaPegasusTokenizer
 
@@ -91,6 +92,8 @@ def choose_class(folder: Path) -> type[PreTrainedTokenizerBase] | None:
     model_type, named = str(config.get("model_type")), str(own.get("tokenizer_class"))
     if named in _OWN_CLASSES:
         return _OWN_CLASSES[named]
+    if (folder / NGRAM_FILE).is_file() and (folder / "vocab.txt").is_file():
+        return ZenTokenizer
     if (folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file():
         return None
     if (folder / "vocab.txt").is_file():

@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pyfsb.cli import models_check
 from pyfsb.cli.__main__ import main
 from pyfsb.cli.models_ranking import Wish, can_finetune, family_of, rank
 from pyfsb.cli.models_recommend import parse_amount
 from pyfsb.config import Family
 from pyfsb.errors import ConfigError, UnknownNameError
+from pyfsb.processes import ChildEnd
 from pyfsb.registry import Score, all_entries, find_entry
 from pyfsb.training.pools import find_pool
 
@@ -218,3 +221,43 @@ def test_amounts(text: str, value: float) -> None:
 def test_amounts_that_are_none(text: str) -> None:
     with pytest.raises(ConfigError, match="--x"):
         parse_amount(text, "--x")
+
+
+RESULT = {
+    "name": "Randeng-T5-77M", "is_ok": True, "parameters": 60_746_112,
+    "expected_parameters": 77_000_000, "first_loss": None, "last_loss": None, "answer": "",
+    "seconds": 1.5, "note": "-21.1%: why",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("lines", "code", "expected"),
+    [
+        ([RESULT], 0, 0),
+        ([{**RESULT, "is_ok": False, "note": "the loss did not fall"}], 3, 3),
+        ([], 3, 3),
+        ([], 75, 75),
+    ],
+)
+def test_check_starts_a_process_and_shows_what_it_wrote(
+    fsb: Fsb, monkeypatch: pytest.MonkeyPatch, lines: list[Any], code: int, expected: int
+) -> None:
+    commands: list[list[str]] = []
+
+    def run(command: list[str]) -> ChildEnd:
+        commands.append(command)
+        path = Path(command[command.index("--results") + 1])
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        return ChildEnd(code=code, signal_number=None)
+
+    monkeypatch.setattr(models_check, "run_child", run)
+    found, table = fsb("check", "randeng_t5_77m", "--full-size")
+    assert found == expected
+    assert commands[0][1:3] == ["-m", "pyfsb.evaluation.model_check_run"]
+    assert commands[0][-2:] == ["--full-size", "Randeng-T5-77M"]
+    assert f"{int(expected == 0)} of 1 entries work" in table
+    for line in lines:
+        assert line["note"] in table
+    assert json.loads(fsb("check", "Randeng-T5-77M", "--output", "json")[1]) == lines
+    fsb("check", "--all")
+    assert len(commands[-1]) == 5 + 53

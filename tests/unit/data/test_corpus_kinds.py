@@ -201,6 +201,20 @@ def test_joined_documents_fill_every_sample(tmp_path: Path) -> None:
     assert loaded.encode("<extra_id_3>", add_special_tokens=False) == [len(pieces) - 4]
 
 
+def test_sentinels_stand_behind_word_pieces_too(tmp_path: Path) -> None:
+    vocabulary = {"kind": "wordpiece", "size": 300, "num_sentinels": 4}
+    spec = spec_of(tmp_path, data__vocabulary=vocabulary)
+    folder = tmp_path / "tokenizer"
+    pieces = build_tokenizer_folder(lambda: iter(TEXTS), complete_data(spec), folder)
+    assert pieces[-6:] == ["[BOS]", "[EOS]", *(f"<extra_id_{n}>" for n in (3, 2, 1, 0))]
+    loaded = AutoTokenizer.from_pretrained(folder)
+    assert (loaded.bos_token, loaded.eos_token, loaded.mask_token) == ("[BOS]", "[EOS]", "[MASK]")
+    ids = loaded.encode("天气<extra_id_1>很好[EOS]", add_special_tokens=False)
+    assert [ids[2], ids[-1]] == [pieces.index("<extra_id_1>"), pieces.index("[EOS]")]
+    assert read_pieces_of(folder) == pieces
+    assert open_tokenizer(folder).backend is None
+
+
 def test_a_document_cannot_write_special_tokens(tmp_path: Path) -> None:
     text = "他写下</s>和<extra_id_0>还有<pad>以及<|endoftext|>和[MASK]。"
     for kind in KINDS:
@@ -255,6 +269,30 @@ def test_published_layouts_are_read(tmp_path: Path) -> None:
     empty.mkdir()
     with pytest.raises(DataError, match="no tokenizer; expected tokenizer.json"):
         read_pieces_of(empty)
+
+
+@pytest.mark.parametrize("model_type", ["unigram", "bpe"])
+def test_a_sentencepiece_file_gives_the_ids_of_its_library(model_type: str, tmp_path: Path) -> None:
+    sentencepiece = pytest.importorskip("sentencepiece")
+    folder = tmp_path / "spm"
+    folder.mkdir()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXTS), model_prefix=str(folder / "spiece"), vocab_size=105,
+        model_type=model_type, minloglevel=2, pad_id=0, eos_id=1, unk_id=2, bos_id=-1,
+        num_threads=1,
+    )  # fmt: skip
+    (folder / "config.json").write_text('{"model_type": "t5", "d_model": 8}')
+    spec = spec_of(tmp_path, data__tokenizer=str(folder), data__vocabulary={})
+    corpus, shards = corpus_of(prepare(spec)[0], spec)
+    library = sentencepiece.SentencePieceProcessor(model_file=str(folder / "spiece.model"))
+    expected = library.encode(TEXTS[0] + "第0篇。")
+    found = shards.read_many(np.arange(2))[0].tolist()
+    assert found[: len(expected)] == expected[: len(found)]
+    names = [library.id_to_piece(number) for number in range(library.get_piece_size())]
+    assert read_pieces_of(corpus / "tokenizer") == names
+    assert (corpus / "tokenizer/spiece.model").read_bytes() == (
+        folder / "spiece.model"
+    ).read_bytes()
 
 
 def test_a_bert_folder_takes_the_fast_path(tmp_path: Path) -> None:
@@ -337,3 +375,18 @@ def test_a_lexicon_of_n_grams_is_made_when_asked(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="data.ngrams needs a WordPiece vocabulary"):
         prepare(spec_of(tmp_path, "wrong", data__ngrams=ngrams,
                         data__vocabulary={"kind": "byte_bpe", "size": 400}))  # fmt: skip
+
+
+def test_a_sample_of_the_corpus_is_drawn_by_the_seed(tmp_path: Path) -> None:
+    digests = []
+    for name, seed, sample_bytes in (
+        ("a", 1, 1500),
+        ("b", 1, 1500),
+        ("c", 2, 1500),
+        ("d", 1, 10**6),
+    ):
+        vocabulary = {"kind": "unigram", "size": 600, "sample_bytes": sample_bytes}
+        spec = spec_of(tmp_path, name, seed=seed, data__vocabulary=vocabulary)
+        digests.append(prepare(spec)[0].vocabulary_digest)
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 3

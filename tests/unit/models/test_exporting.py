@@ -11,9 +11,12 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from pyfsb.config import Family
 from pyfsb.errors import CheckpointError, ConfigError, UnknownNameError
+from pyfsb.models.building import build_config, build_model
 from pyfsb.models.exporting import ONNX_NAME, _compare, export_model
 from pyfsb.records import MODEL_FOLDER, describe_files, write_record
+from pyfsb.registry import find_entry
 from tests.helpers.models import make_model, write_model
+from tests.helpers.tokenizers import write_wordpiece
 from tests.unit.models.test_cards import NAME, make_record
 
 
@@ -88,6 +91,29 @@ def test_onnx_refuses_what_is_no_encoder(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not generate"):
         export_model(str(folder), "onnx", tmp_path / "out", model="Wenzhong-GPT2-110M")
     assert not (tmp_path / "out").exists()
+
+
+def test_onnx_refuses_models_that_also_read_ngrams(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    folder = tmp_path / "model"
+    write_wordpiece(folder, "zen1")
+    entry = find_entry("Erlangshen-ZEN1-224M-Chinese")
+    tiny = {
+        "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 20,
+        "vocab_size": 200, "word_size": 9, "num_hidden_word_layers": 1,
+    }  # fmt: skip
+    config = build_config(entry, tiny, vocabulary=())
+    build_model(config, Family.FILL_MASK, seed=1).save_pretrained(folder)
+    with pytest.raises(ConfigError, match="also reads n-grams"):
+        export_model(
+            str(folder), "onnx", tmp_path / "out", model=entry.name, family=Family.FILL_MASK
+        )
+
+
+def test_a_catalogue_model_is_exported_by_its_name(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "model", NAME, Family.FILL_MASK)
+    export_model(str(folder), "hf", tmp_path / "out", model="RoBERTa-wwm-ext")
+    assert "RoBERTa-wwm-ext" in (tmp_path / "out" / "README.md").read_text("utf-8")
 
 
 def test_onnx_without_its_packages_says_what_to_install(

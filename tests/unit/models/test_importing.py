@@ -17,7 +17,7 @@ from pyfsb.config import Family
 from pyfsb.data.vocabulary import write_tokenizer
 from pyfsb.errors import CheckpointError, StorageError, UnknownNameError
 from pyfsb.models.architectures import find_architecture
-from pyfsb.models.importing import RECORD_NAME, Limits, convert_pickle, import_model
+from pyfsb.models.importing import RECORD_NAME, Limits, convert_file, import_model
 from pyfsb.models.loading import load_model
 from pyfsb.registry import find_entry
 from pyfsb.tokenizers.choosing import load_tokenizer
@@ -202,7 +202,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
 def test_something_else_than_tensors_is_refused(tmp_path: Path) -> None:
     torch.save({"step": 3}, tmp_path / "a.bin")
     with pytest.raises(CheckpointError, match="holds no tensor"):
-        convert_pickle(tmp_path / "a.bin", tmp_path / "a.safetensors", Limits())
+        convert_file(tmp_path / "a.bin", tmp_path / "a.safetensors", Limits())
 
 
 def test_limits_of_size_and_time(tmp_path: Path) -> None:
@@ -210,9 +210,9 @@ def test_limits_of_size_and_time(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(100_000)}, path)
     target = tmp_path / "a.safetensors"
     with pytest.raises(CheckpointError, match="more than the limit 1,000"):
-        convert_pickle(path, target, Limits(max_bytes=1000))
+        convert_file(path, target, Limits(max_bytes=1000))
     with pytest.raises(CheckpointError, match="not converted within 0"):
-        convert_pickle(path, target, Limits(seconds=0))
+        convert_file(path, target, Limits(seconds=0))
     assert not target.exists()
 
 
@@ -222,7 +222,7 @@ def test_limit_of_memory(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(1000).expand(300_000, 1000)}, path)
     target = tmp_path / "a.safetensors"
     with pytest.raises(CheckpointError, match="memory|allocate"):
-        convert_pickle(path, target, Limits(memory_bytes=1 << 28))
+        convert_file(path, target, Limits(memory_bytes=1 << 28))
     assert not target.exists()
 
 
