@@ -95,13 +95,10 @@ def decode_image(data: bytes, shape: ImageShape) -> Pixels:
             _check_pixels(image.width, image.height)
             upright = ops.exif_transpose(image).convert("RGB")
             return _square(upright, shape)
+    except image_module.UnidentifiedImageError:
+        raise DataError(f"no image of a known kind ({', '.join(FORMATS)})") from None
     except (*_BROKEN, image_module.DecompressionBombError) as exc:
-        detail = (
-            str(exc).removesuffix(str(exc)[str(exc).find("<_io") :]) if "<_io" in str(exc) else exc
-        )
-        raise DataError(
-            f"no whole image ({', '.join(FORMATS)}): {str(detail).strip() or type(exc).__name__}"
-        ) from None
+        raise DataError(f"a broken image: {exc or type(exc).__name__}") from None
 
 
 def _square(image: Any, shape: ImageShape) -> Pixels:

@@ -230,8 +230,9 @@ def _first_samples() -> tuple[Any, Any]:
 def _loss_of(model: PreTrainedModel, pretraining: Pretraining, inputs: dict[str, Any]) -> float:
     from pyfsb.models.heads import build_loss, default_layout
 
-    layout = default_layout(model.config.model_type, "cpu")
-    module = build_loss(model.eval(), pretraining.plan.family, layout).eval()
+    family = pretraining.plan.family
+    layout = default_layout(model.config.model_type, "cpu", family)
+    module = build_loss(model.eval(), family, layout).eval()
     with torch.no_grad():
         return float(module(**inputs))
 

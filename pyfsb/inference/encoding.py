@@ -113,7 +113,7 @@ def model_inputs(
         batch: From `pad_rows`.
     """
     inputs = dict(batch)
-    if not getattr(model.config, "type_vocab_size", 0):
+    if getattr(model.config, "type_vocab_size", 0) < 2:
         inputs.pop("token_type_ids", None)
     if hasattr(model, "match_ngrams"):
         inputs |= model.match_ngrams(tokenizer, inputs["input_ids"], inputs["attention_mask"])

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import torch
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -131,7 +132,29 @@ def build_model(
         model: PreTrainedModel = build(config)
     except (ValueError, AssertionError, RuntimeError) as exc:
         raise ConfigError(f"model.config does not fit {config.model_type}: {exc}") from None
+    if config.model_type == "mt5":
+        untie_head(model)
     return model
+
+
+def untie_head(model: PreTrainedModel) -> None:
+    """Give a model a vocabulary head of its own, where `transformers` shares the embedding's.
+
+    Source: mT5 has two matrices (Xue et al. 2021; the published weights); transformers 5 shares
+    them whatever the config says, and keeps two only where it loads two. First values with which
+    logits begin near variance 1 are our choice.
+    """
+    head: Any = model.get_output_embeddings()
+    weight = torch.empty_like(head.weight)
+    nn.init.normal_(weight, std=weight.shape[1] ** -0.5)
+    head.weight = nn.Parameter(weight)
+
+
+def shares_head(model: PreTrainedModel) -> bool:
+    """Say whether the vocabulary head is the embedding, or there is none."""
+    head: Any = model.get_output_embeddings()
+    embedding: Any = model.get_input_embeddings()
+    return head is None or getattr(head, "weight", None) is embedding.weight
 
 
 def set_labels(config: Any, labels: Sequence[str]) -> None:

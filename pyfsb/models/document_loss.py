@@ -68,8 +68,8 @@ class DocumentLoss(nn.Module):
         self._checkpoints_activations = checkpoints_activations
         inner = unpadded.unwrap(model)
         self._pad_id = int(inner.config.pad_token_id or 0)
-        # GPT-2 would take types for tokens, others have no place for them.
-        self._has_types = bool(getattr(inner.config, "type_vocab_size", 0))
+        # GPT-2 would take types for tokens, others have no place for a second one.
+        self._has_types = getattr(inner.config, "type_vocab_size", 0) > 1
         self._is_padded = layout in ("buckets", "padded")
         if self._is_padded and checkpoints_activations:
             inner.gradient_checkpointing_enable({"use_reentrant": False})

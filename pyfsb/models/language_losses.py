@@ -10,7 +10,7 @@ prediction calls `logits_at`.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,9 @@ from pyfsb.errors import ConfigError
 from pyfsb.models import unpadded
 from pyfsb.models.cross_entropy import cross_entropy_sum
 from pyfsb.models.document_loss import DocumentLoss, pad_flat
+
+_BERT_HEADS: Final = ("bert", "megatron-bert", "deberta-v2", "ernie", "roformer", "mobilebert")
+_PLAIN_HEADS: Final = ("gpt2", "t5", "mt5", "roberta", "llama", "bloom", "openai-gpt")
 
 
 def vocabulary_logits(model: nn.Module, hidden_PH: Tensor) -> Tensor:
@@ -39,14 +42,14 @@ def vocabulary_logits(model: nn.Module, hidden_PH: Tensor) -> Tensor:
         return inner.lm_logits(hidden_PH)
     if kind == "deberta-v2" and not inner.legacy:
         return inner.lm_predictions(hidden_PH, inner.deberta.embeddings.word_embeddings)
-    if kind in ("bert", "megatron-bert", "deberta-v2"):
+    if kind in _BERT_HEADS:
         # Of a model that judges the order of sentences too, the vocabulary's part of the head.
         return getattr(inner.cls, "predictions", inner.cls)(hidden_PH)
     if kind == "albert":
         return inner.predictions(hidden_PH)
     if kind == "t5" and inner.config.scale_decoder_outputs:
         return inner.lm_head(hidden_PH * inner.config.d_model**-0.5)
-    if kind in ("gpt2", "t5", "mt5", "roberta", "llama"):
+    if kind in _PLAIN_HEADS:
         return inner.lm_head(hidden_PH)
     if kind in ("bart", "pegasus"):
         return inner.lm_head(hidden_PH) + inner.final_logits_bias

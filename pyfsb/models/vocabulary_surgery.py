@@ -27,6 +27,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from pyfsb.config import Family
 from pyfsb.errors import CheckpointError, ConfigError
+from pyfsb.models.building import shares_head, untie_head
 from pyfsb.models.loading import load_model, load_tokenizer
 from pyfsb.tokenizers.vocabulary_cut import VocabularyCut, cut_vocabulary
 
@@ -211,8 +212,12 @@ def _rebuild(model: PreTrainedModel, change: Change, *, size: int) -> PreTrained
         name: change(tensor, names[name]) if name in names else tensor
         for name, tensor in model.state_dict().items()
     }
+    is_shared = shares_head(model)
+    if not is_shared and shares_head(rebuilt):
+        untie_head(rebuilt)
     rebuilt.load_state_dict(state)
-    rebuilt.tie_weights()
+    if is_shared:
+        rebuilt.tie_weights()
     if model.can_generate():
         rebuilt.generation_config = copy.deepcopy(model.generation_config)
     return rebuilt.train(model.training)

@@ -3,8 +3,8 @@
 
 Shapes: B pairs, T tokens of a caption, S pixels of a side, D width of the space.
 
-Images come as pixels, or as vectors that a frozen tower computed once. They are not cut at random:
-a frozen tower's vectors could not be kept otherwise (our choice; the original cuts out 90 to 100 %).
+Images come as pixels, or as vectors that a frozen tower computed once. They are not cut at random,
+or a frozen tower's vectors could not be kept (our choice; the original cuts out 90 to 100 %).
 Implemented for `pyfsb.training.row_source`; a pure function of its arguments, without randomness.
 
 Source: fengshen/examples/pretrain_taiyi_clip of Fengshenbang-LM c8fb7b8.

@@ -218,8 +218,8 @@ SIZES: Final[dict[str, CatalogueSize]] = {
     ),
     "t5-small-zh": _t5(54.9, 6, 512, 2048, 8, 21228, "t5", "relu"),
     "mengzi-t5": _t5(222.9, 12, 768, 2048, 12, 32128, "t5", "gated-gelu"),
-    "t5-pegasus": _t5(237.0, 12, 768, 2048, 12, 50000, "mt5", "gated-gelu"),
-    "t5-pegasus-small": _t5(69.0, 8, 512, 1024, 6, 50000, "mt5", "gated-gelu"),
+    "t5-pegasus": _t5(275.0, 12, 768, 2048, 12, 50000, "mt5", "gated-gelu"),
+    "t5-pegasus-small": _t5(95.2, 8, 512, 1024, 6, 50000, "mt5", "gated-gelu"),
     "bart-zh": _bart(140.0, 6, 768, 12),
     "bart-zh-large": _bart(407.0, 12, 1024, 16),
     "clip-zh": CatalogueSize(

@@ -44,10 +44,6 @@ _MT5: Final[ConfigValues] = {
     "dropout_rate": 0.1,
     "layer_norm_epsilon": 1e-6,
 }
-_MT5_SIZE_NOTE: Final = (
-    "The name counts a vocabulary head beside the embedding, as the published weights have it; "
-    "transformers 5 builds both as one matrix, and keeps two only where it loads two."
-)
 _MT5_ISSUES: Final = (
     "Its sentinels are pieces of the SentencePiece file: load with extra_ids = 0.",
     "Full-width commas become ASCII ones and Chinese quotes are lost in the tokenizer's own "
@@ -161,8 +157,7 @@ ENTRIES: Final = (
             **_MT5, "d_model": 512, "d_ff": 1024, "num_layers": 8, "num_decoder_layers": 8,
             "num_heads": 6,
         },
-        num_parameters=77_000_000, size_note=_MT5_SIZE_NOTE,
-        built_parameters=60_700_000, max_tokens=512,
+        num_parameters=77_000_000, max_tokens=512,
         objective=ObjectiveName.SPAN_CORRUPTION, tokenizer="sentencepiece",
         languages=("zh", "en"),
         hub_id="IDEA-CCNL/Randeng-T5-77M", aliases=("燃灯-T5-77M",), parent="google/mt5-small",
@@ -182,8 +177,7 @@ ENTRIES: Final = (
             **_MT5, "d_model": 1024, "d_ff": 2816, "num_layers": 24, "num_decoder_layers": 24,
             "num_heads": 16,
         },
-        num_parameters=784_000_000, size_note=_MT5_SIZE_NOTE,
-        built_parameters=750_700_000, max_tokens=512,
+        num_parameters=784_000_000, max_tokens=512,
         objective=ObjectiveName.SPAN_CORRUPTION, tokenizer="sentencepiece",
         languages=("zh", "en"),
         hub_id="IDEA-CCNL/Randeng-T5-784M", aliases=("燃灯-T5-784M",), parent="google/mt5-large",

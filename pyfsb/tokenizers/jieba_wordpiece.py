@@ -142,14 +142,22 @@ class JiebaWordPiece:
     """Splits texts into pieces of a vocabulary."""
 
     def __init__(
-        self, vocabulary: Mapping[str, int], *, lowercase: bool = True, cut: Cutter | None = None
+        self,
+        vocabulary: Mapping[str, int],
+        *,
+        lowercase: bool = True,
+        cut: Cutter | None = None,
+        strips_accents: bool | None = None,
+        splits_hanzi: bool = True,
     ) -> None:
         """Build it.
 
         Args:
             vocabulary: Ids of the pieces, from `read_vocabulary`.
-            lowercase: Lower-case texts, and strip accents of words that the vocabulary lacks.
+            lowercase: Lower-case texts.
             cut: From `load_cutter`. None takes jieba.
+            strips_accents: Of words that the vocabulary lacks. None: as `lowercase`.
+            splits_hanzi: Words that the vocabulary lacks fall to their hanzi.
 
         Raises:
             DataError: The vocabulary has no unknown token.
@@ -158,6 +166,8 @@ class JiebaWordPiece:
             raise DataError(f"the vocabulary has no {UNKNOWN}; see read_vocabulary")
         self.vocabulary = vocabulary
         self.lowercase = lowercase
+        self._strips_accents = lowercase if strips_accents is None else strips_accents
+        self._splits_hanzi = splits_hanzi
         self._cut = cut or load_cutter("jieba")
         self._words: dict[str, tuple[tuple[str, int], ...]] = {}
 
@@ -200,7 +210,12 @@ class JiebaWordPiece:
             return ((word, 0),)
         pieces = self._words.get(word)
         if pieces is None:
-            tokens = basic_tokens(word, lowercase=self.lowercase)
+            tokens = basic_tokens(
+                word,
+                lowercase=self.lowercase,
+                strips_accents=self._strips_accents,
+                splits_hanzi=self._splits_hanzi,
+            )
             pieces = tuple(piece for token in tokens for piece in self._word_pieces(token))
             if len(self._words) < _MAX_CACHED_WORDS:
                 self._words[word] = pieces
@@ -226,8 +241,16 @@ class JiebaWordPiece:
         return found
 
 
-def basic_tokens(text: str, *, lowercase: bool) -> list[list[tuple[str, int]]]:
+def basic_tokens(
+    text: str, *, lowercase: bool, strips_accents: bool, splits_hanzi: bool
+) -> list[list[tuple[str, int]]]:
     """Split a text as BERT does before WordPiece: at spaces, around hanzi and punctuation.
+
+    Args:
+        text: Any.
+        lowercase: Lower-case it.
+        strips_accents: Take marks off letters.
+        splits_hanzi: Each one is a token.
 
     Returns:
         Tokens, each a list of characters with the places in the text that they are from.
@@ -240,10 +263,11 @@ def basic_tokens(text: str, *, lowercase: bool) -> list[list[tuple[str, int]]]:
         if raw.isspace():
             is_open = False
             continue
-        is_hanzi_here = is_hanzi(raw)
+        is_hanzi_here = splits_hanzi and is_hanzi(raw)
         if is_hanzi_here:
             is_open = False
-        for character in _strip_accents(raw.lower()) if lowercase else raw:
+        cased = raw.lower() if lowercase else raw
+        for character in _strip_accents(cased) if strips_accents else cased:
             if is_punctuation(character):
                 tokens.append([(character, place)])
                 is_open = False

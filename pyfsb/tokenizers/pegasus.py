@@ -43,6 +43,8 @@ class JiebaPegasusTokenizer(PreTrainedTokenizer):
         vocab_file: str,
         do_lower_case: bool = True,
         segmenter: str = "jieba",
+        strip_accents: bool | None = None,
+        tokenize_chinese_chars: bool = True,
         **kwargs: Any,
     ) -> None:
         """Read a vocabulary.
@@ -51,6 +53,8 @@ class JiebaPegasusTokenizer(PreTrainedTokenizer):
             vocab_file: A vocab.txt as published.
             do_lower_case: Lower-case texts before they are cut.
             segmenter: As of `load_cutter`.
+            strip_accents: Of words that the vocabulary lacks. None: as `do_lower_case`.
+            tokenize_chinese_chars: Words that the vocabulary lacks fall to their hanzi.
             **kwargs: Names of special tokens and whatever `PreTrainedTokenizer` takes.
 
         Raises:
@@ -62,7 +66,11 @@ class JiebaPegasusTokenizer(PreTrainedTokenizer):
         self._pieces = read_vocabulary(text, source=vocab_file)
         self._texts = {number: piece for piece, number in self._pieces.items()}
         self._words = JiebaWordPiece(
-            self._pieces, lowercase=do_lower_case, cut=load_cutter(segmenter)
+            self._pieces,
+            lowercase=do_lower_case,
+            cut=load_cutter(segmenter),
+            strips_accents=strip_accents,
+            splits_hanzi=tokenize_chinese_chars,
         )
         names = {
             "pad_token": PAD,
@@ -78,7 +86,13 @@ class JiebaPegasusTokenizer(PreTrainedTokenizer):
         texts = [str(token) for token in extra or ()]
         kwargs["extra_special_tokens"] = list(dict.fromkeys([SENTENCE_MASK, *texts]))
         kwargs["clean_up_tokenization_spaces"] = True
-        super().__init__(do_lower_case=do_lower_case, segmenter=segmenter, **kwargs)
+        super().__init__(
+            do_lower_case=do_lower_case,
+            segmenter=segmenter,
+            strip_accents=strip_accents,
+            tokenize_chinese_chars=tokenize_chinese_chars,
+            **kwargs,
+        )
 
     @property
     def vocab_size(self) -> int:

@@ -177,6 +177,11 @@ def _megatron_t5(config: ConfigMapping) -> ModelShape:
     )
 
 
+def _mt5(config: ConfigMapping) -> ModelShape:
+    """Return the shape of mT5: its head is a matrix of its own, whatever its config says."""
+    return _t5({**config, "tie_word_embeddings": False})
+
+
 def _bart(config: ConfigMapping) -> ModelShape:
     """Return the shape of BART, or of Pegasus: `positions_offset` tells them apart."""
     hidden, vocabulary = config["d_model"], config["vocab_size"]
@@ -252,7 +257,7 @@ SHAPES: Final[ShapeTable] = {
     "llama": (_llama, _LLAMA),
     "transfo-xl-denoise": (_transfo_xl_denoise, _TRANSFO_XL_DENOISE),
     "t5": (_t5, _T5),
-    "mt5": (_t5, _MT5),
+    "mt5": (_mt5, _MT5),
     "megatron-t5": (_megatron_t5, _MEGATRON_T5),
     "bart": (_bart, _BART),
     "pegasus": (_bart, _PEGASUS),

@@ -1,9 +1,10 @@
 """Every recipe for twenty steps at a tiny size, in one process.
 
-`python -m tests.helpers.recipe_runs FOLDER` writes FOLDER/found.json: the losses of each recipe. All
-that a recipe says stays, but for sizes, places, lengths and the height of the learning rate:
-objective, schedule, decay, ZeRO profile, checkpointing, dropout, and where the weights come from
-(`hf://` is read from a cache made here).
+`python -m tests.helpers.recipe_runs FOLDER [NAME …]` writes FOLDER/found.json: the losses of each
+recipe, or of those named, and FOLDER/seconds.json: how long each took. All that a recipe says stays,
+but for sizes, places, lengths and the height of the learning rate: objective, schedule, decay, ZeRO
+profile, checkpointing, dropout, and where the weights come from (`hf://` is read from a cache made
+here). Recipes that need the same of a corpus share one.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import logging
 import os
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,9 @@ from tests.helpers.groups import load, run_ranks
 RECIPES = sorted((ROOT / "docs/recipes").glob("*.yaml"))
 NUM_STEPS = 20
 PEAK_RATE = 2e-3
+NUM_PIECES = 2000
+NUM_NEW_PIECES = 50
+MAX_TOKENS = {"denoising": 32}  # a document holds the text twice
 COMMIT = "0" * 40
 ENCODER = {
     "num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64,
@@ -34,28 +39,22 @@ TINY: dict[str, dict[str, Any]] = {
     "deberta-v2": {**ENCODER, "position_buckets": 16},
     "gpt2": {"n_layer": 2, "n_embd": 32, "n_head": 2, "n_positions": 64},
 }
+"""Smaller than the registry's own tiny sizes, which all others have: most recipes are of these."""
 
 
 def shrink(recipe: Path, folder: Path) -> dict[str, Any]:
     """Return a recipe's spec with tiny sizes, the sample texts and a place below a folder."""
-    from pyfsb.registry import find_entry
-
     spec: dict[str, Any] = yaml.safe_load(recipe.read_text("utf-8"))
     spec["output"] = str(folder / "runs" / recipe.stem)
     spec.setdefault("parallelism", {}).update(num_processes=1, threads_per_process=1)
-    model = spec["model"]
-    if "checkpoint" in model:
-        if not model["checkpoint"].startswith("hf://"):
-            model["checkpoint"] = str(folder / "own" / find_entry(model["name"]).name)
-    else:
-        model["config"] = {**TINY[find_entry(model["name"]).architecture]}
-    if spec["data"].get("corpus"):
-        spec["data"].update(root=str(SAMPLES), corpus=["rawcorpus/*.jsonl.gz"], max_tokens=64)
-        spec["data"]["vocabulary"] = {"size": 2000}
+    shrink_model(spec["model"], folder)
+    data = spec["data"]
+    if data.get("corpus") or data.get("rows"):
+        shrink_data(spec, folder)
         spec["batch"].update(tokens=512, micro_tokens=256)
         training = spec["training"]
         shrink_optimizer(spec["optimizer"], training.get("max_steps"))
-        training.update(max_steps=NUM_STEPS, num_epochs=9)
+        training.update(max_steps=NUM_STEPS, num_epochs=99)
         if "validation_samples" in training:
             training["validation_samples"] = 8
     else:
@@ -66,6 +65,58 @@ def shrink(recipe: Path, folder: Path) -> dict[str, Any]:
             settings["validate_every_steps"] = 10
         shrink_optimizer(settings["optimizer"], None)
     return spec
+
+
+def shrink_model(model: dict[str, Any], folder: Path) -> None:
+    """Give a model its tiny size, or weights of it."""
+    if "checkpoint" not in model:
+        model["config"] = tiny(model["name"])
+    elif not model["checkpoint"].startswith("hf://"):
+        model["checkpoint"] = str(folder / "own" / model["name"])
+
+
+def tiny(name: str) -> dict[str, Any]:
+    """Return the overrides that make an entry tiny."""
+    from pyfsb.registry import find_entry
+    from pyfsb.registry.sizes import tiny_config
+
+    entry = find_entry(name)
+    return dict(TINY.get(entry.architecture) or tiny_config(entry))
+
+
+def shrink_data(spec: dict[str, Any], folder: Path) -> None:
+    """Put the sample texts or rows in, and a small vocabulary of the same kind."""
+    from pyfsb.data.row_sets import ROW_OBJECTIVES
+    from pyfsb.evaluation.check_rows import write_rows
+
+    data, objective = spec["data"], objective_of(spec)
+    data.update(num_processes=1, max_tokens=MAX_TOKENS.get(objective, 64))
+    if objective in ROW_OBJECTIVES:
+        place = folder / "rows" / objective
+        place.mkdir(parents=True, exist_ok=True)
+        data.update(root=str(place), rows=[write_rows(objective, place)])
+        data["vocabulary"] = {"size": NUM_PIECES}
+        return
+    data.update(root=str(SAMPLES), corpus=["rawcorpus/*.jsonl.gz"])
+    data.pop("segmenter", None)  # they differ in ties only
+    vocabulary = data.get("vocabulary", {})
+    if vocabulary.get("extend"):
+        vocabulary["extend"] = NUM_NEW_PIECES
+        if not data["tokenizer"].startswith("hf://"):
+            data["tokenizer"] = spec["model"]["checkpoint"]
+        return
+    data.pop("tokenizer", None)  # a corpus for each would be the same one
+    kept = ("kind", "num_sentinels")
+    data["vocabulary"] = {"size": NUM_PIECES} | {k: vocabulary[k] for k in kept if k in vocabulary}
+
+
+def objective_of(spec: dict[str, Any]) -> Any:
+    """Return a spec's objective, or its model's."""
+    from pyfsb.config import ObjectiveName
+    from pyfsb.registry import find_entry
+
+    name = spec.get("objective", {}).get("name") or find_entry(spec["model"]["name"]).objective
+    return ObjectiveName(name)
 
 
 def shrink_optimizer(optimizer: dict[str, Any], max_steps: int | None) -> None:
@@ -80,42 +131,70 @@ def shrink_optimizer(optimizer: dict[str, Any], max_steps: int | None) -> None:
         optimizer["warmup_steps"] = min(4, optimizer["warmup_steps"])
 
 
-def prepare(folder: Path) -> None:
-    """Make the shards and the published models: tiny, with random weights and the corpus' words."""
-    from pyfsb.config import Family, resolve_spec
-    from pyfsb.data.prepare import prepare as prepare_data
-    from pyfsb.data.vocabulary import write_tokenizer
-    from pyfsb.models.building import build_config, build_model
-    from pyfsb.registry import all_entries
+def bring_corpus(spec: dict[str, Any], folder: Path) -> Path:
+    """Return the data folder of a spec's corpus, made once for all that need the same of it."""
+    from pyfsb.config import resolve_spec
+    from pyfsb.data.prepare import prepare
+    from pyfsb.data.wanted import complete_data
+    from pyfsb.schema import digest
 
-    spec = shrink(ROOT / "docs/recipes/erlangshen-bert-pretrain.yaml", folder)
-    prepare_data(resolve_spec(yaml.safe_dump({**spec, "output": str(folder / "corpus")})))
-    text = (folder / "corpus/data/corpus/tokenizer/vocab.txt").read_text("utf-8")
-    pieces = text.split("\n")[:-1]
-    for entry in all_entries():
-        if entry.architecture not in TINY:
-            continue
-        config = build_config(entry, TINY[entry.architecture], vocabulary=pieces)
-        family = Family.GENERATE if entry.objective == "causal_lm" else Family.FILL_MASK
-        model = build_model(config, family, seed=1)
-        hub = folder / "hub" / f"models--{entry.hub_id.replace('/', '--')}"
-        (hub / "refs").mkdir(parents=True)
-        (hub / "refs/main").write_text(COMMIT)
-        for place in (hub / "snapshots" / COMMIT, folder / "own" / entry.name):
-            model.save_pretrained(place)
-            write_tokenizer(pieces, place, lowercase=True)
+    data = complete_data(resolve_spec(yaml.safe_dump(spec)))
+    place = folder / "corpora" / digest(data.model_dump(mode="json"))[:16]
+    if not place.exists():
+        prepare(resolve_spec(yaml.safe_dump({**spec, "output": str(place)})))
+    return place / "data"
+
+
+def bring_weights(spec: dict[str, Any], folder: Path) -> None:
+    """Make the published model that a recipe starts from: tiny, random, with the corpus' words."""
+    from pyfsb.config import Family, resolve_spec
+    from pyfsb.data.tokenizer_files import read_pieces_of
+    from pyfsb.models.building import build_config, build_model
+    from pyfsb.models.loading import load_tokenizer
+    from pyfsb.registry import find_entry
+    from pyfsb.training.starting import plan_training
+
+    uri, name = spec["model"].get("checkpoint"), spec["model"]["name"]
+    if uri is None or place_of(uri, folder).exists():
+        return
+    plain = {**spec, "data": {}, "objective": {"name": "token_mlm"}}
+    shrink_data(plain, folder)
+    tokenizer = bring_corpus(plain, folder) / "corpus/tokenizer"
+    is_training = bool(spec["data"].get("corpus") or spec["data"].get("rows"))
+    family = Family.FILL_MASK
+    if is_training:
+        family = plan_training(resolve_spec(yaml.safe_dump(spec))).family
+    config = build_config(find_entry(name), tiny(name), vocabulary=read_pieces_of(tokenizer))
+    place = place_of(uri, folder)
+    build_model(config, family, seed=1).save_pretrained(place)
+    load_tokenizer(tokenizer).save_pretrained(place)
+
+
+def place_of(uri: str, folder: Path) -> Path:
+    """Return where weights lie; a repository's in the cache of the hub."""
+    if not uri.startswith("hf://"):
+        return Path(uri)
+    hub = folder / "hub" / f"models--{uri.removeprefix('hf://').replace('/', '--')}"
+    (hub / "refs").mkdir(parents=True, exist_ok=True)
+    (hub / "refs/main").write_text(COMMIT)
+    return hub / "snapshots" / COMMIT
 
 
 def pretrain(spec: dict[str, Any], folder: Path, group: Any) -> Path:
-    """Run the training stage on the shards; returns its folder."""
+    """Run the training stage on the shards or rows; returns its folder."""
     from pyfsb.config import resolve_spec
+    from pyfsb.data.prepare import prepare
     from pyfsb.processes import StopRequest
     from pyfsb.training.run import pretrain as run
 
     output = Path(spec["output"])
     output.mkdir(parents=True)
-    (output / "data").symlink_to(folder / "corpus/data")
-    assert run(resolve_spec(yaml.safe_dump(spec)), group, StopRequest()) == 0
+    resolved = resolve_spec(yaml.safe_dump(spec))
+    if spec["data"].get("rows"):
+        prepare(resolved)
+    else:
+        (output / "data").symlink_to(bring_corpus(spec, folder))
+    assert run(resolved, group, StopRequest()) == 0
     return output / "training"
 
 
@@ -172,34 +251,44 @@ def sample_rows(spec: Any) -> tuple[Any, Any]:
     return task, parse_rows(read_rows(path), own, source=str(path))
 
 
-def run_all(folder: Path, group: Any) -> dict[str, Any]:
-    """Run every recipe; returns its losses, or what went wrong."""
-    from huggingface_hub import constants
-
+def run_one(recipe: Path, folder: Path, group: Any) -> list[float]:
+    """Run a recipe; returns its losses."""
     from pyfsb.training.metrics import read_metrics
+
+    spec = shrink(recipe, folder)
+    bring_weights(spec, folder)
+    is_training = spec["data"].get("corpus") or spec["data"].get("rows")
+    done = (pretrain if is_training else finetune)(spec, folder, group)
+    return [step["loss"] for step in read_metrics(done / "metrics.jsonl")]
+
+
+def run_all(folder: Path, recipes: list[Path], group: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Run recipes; returns the losses, or what went wrong, and the seconds of each."""
+    from huggingface_hub import constants
 
     constants.HF_HUB_CACHE = str(folder / "hub")
     constants.HF_HUB_OFFLINE = True
-    prepare(folder)
     found: dict[str, Any] = {}
-    for recipe in RECIPES:
+    seconds: dict[str, float] = {}
+    for recipe in recipes:
+        started = time.monotonic()
         try:
-            spec = shrink(recipe, folder)
-            run = pretrain if spec["data"].get("corpus") else finetune
-            steps = read_metrics(run(spec, folder, group) / "metrics.jsonl")
-            found[recipe.stem] = [step["loss"] for step in steps]
+            found[recipe.stem] = run_one(recipe, folder, group)
         except Exception:
             found[recipe.stem] = traceback.format_exc()
-    return found
+        seconds[recipe.stem] = round(time.monotonic() - started, 1)
+    return found, seconds
 
 
 def main() -> None:
     logging.basicConfig(level=logging.WARNING)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    folder = Path(sys.argv[1])
+    folder, names = Path(sys.argv[1]), sys.argv[2:]
+    recipes = [path for path in RECIPES if not names or path.stem in names]
     load()
-    found = run_ranks(1, lambda group: run_all(folder, group))[0]
+    found, seconds = run_ranks(1, lambda group: run_all(folder, recipes, group))[0]
     (folder / "found.json").write_text(json.dumps(found, indent=2))
+    (folder / "seconds.json").write_text(json.dumps(seconds, indent=2))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from pyfsb.models.loading import (
     load_tokenizer,
     open_weights,
 )
+from pyfsb.models.vocabulary_surgery import extend_model
 from pyfsb.records import CheckpointRecord
 from pyfsb.registry import find_entry
 from tests.helpers.models import ENCODERS, MODELS, PIECES, make_model, write_model
@@ -222,3 +223,20 @@ def test_of_a_checkpoint_on_s3_the_training_states_stay_there(
     assert load_model(found.model_folder, Family.FILL_MASK)
     assert found.uri == f"{s3}/training"
     assert not (found.folder / "state").exists()
+
+
+def test_mt5_keeps_a_head_of_its_own_through_saving_and_loading(tmp_path: Path) -> None:
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 20, "num_layers": 1, "num_heads": 2}
+    config = build_config(find_entry("Randeng-T5-77M"), sizes, vocabulary=())
+    config.vocab_size = 40
+    model = build_model(config, Family.REWRITE, seed=1)
+    assert not shares_head(model)
+    model.save_pretrained(tmp_path)
+    loaded = load_model(tmp_path, Family.REWRITE)
+    assert not shares_head(loaded)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
+    extended = extend_model(loaded, {40: [3], 41: [5, 6]}, num_old=40)
+    assert not shares_head(extended)
+    assert torch.equal(extended.lm_head.weight[:40], model.lm_head.weight)
+    assert torch.equal(extended.shared.weight[:40], model.shared.weight)

@@ -27,20 +27,8 @@ LABELS = {
 }
 # Encoder-decoders and two towers have tests with their predictors; ZEN needs a lexicon, and has too.
 ELSEWHERE = {"bart", "mt5", "t5", "chinese_clip", "zen1"}
-WAITING = {
-    ("ernie", Family.FILL_MASK): "vocabulary_logits knows no ernie",
-    ("mobilebert", Family.FILL_MASK): "vocabulary_logits knows no mobilebert",
-    ("roformer", Family.FILL_MASK): "vocabulary_logits knows no roformer",
-    ("roberta", Family.PAIR): "model_inputs gives token types to a model with one type",
-}
 CASES = [
-    pytest.param(
-        architecture,
-        family,
-        marks=[pytest.mark.xfail(reason=WAITING[architecture, family], strict=True)]
-        if (architecture, family) in WAITING
-        else [],
-    )
+    (architecture, family)
     for architecture, families in FAMILIES.items()
     if architecture not in ELSEWHERE
     for family in families

@@ -32,9 +32,14 @@ def make(*, lowercase: bool = True) -> JiebaWordPiece:
 def test_splits_and_joins_as_the_original(case: ReferenceCase, segmenter: str) -> None:
     vocabulary = read_vocabulary((case.folder / "vocab.txt").read_text("utf-8"), source="case")
     options = dict(case.config["options"])
-    lowercase = options.pop("do_lower_case", True)
+    words = JiebaWordPiece(
+        vocabulary,
+        lowercase=options.pop("do_lower_case", True),
+        strips_accents=options.pop("strip_accents", None),
+        splits_hanzi=options.pop("tokenize_chinese_chars", True),
+        cut=load_cutter(segmenter),
+    )
     assert not options
-    words = JiebaWordPiece(vocabulary, lowercase=lowercase, cut=load_cutter(segmenter))
     assert len(vocabulary) == case.config["vocab_size"]
     for row in case.lines():
         if "text" not in row:
@@ -61,6 +66,15 @@ def test_a_word_in_the_vocabulary_stays_whole_and_others_fall() -> None:
 def test_letters_outside_the_pattern_split_words_and_accents_are_kept() -> None:
     assert make().tokenize("Café") == ["caf", "é"]
     assert make(lowercase=False).tokenize("Café") == ["<unk>", "é"]
+
+
+def test_accents_and_hanzi_by_option() -> None:
+    plain = {**VOCABULARY, "e": 90, "##大学": 91, "学": 92}
+    plain.pop("é")
+    assert JiebaWordPiece(plain).tokenize("é") == ["e"]
+    assert JiebaWordPiece(plain, strips_accents=False).tokenize("é") == ["<unk>"]
+    assert JiebaWordPiece(plain, lowercase=False, strips_accents=True).tokenize("é") == ["e"]
+    assert JiebaWordPiece(plain, splits_hanzi=False).tokenize("北京大学") == ["北京", "##大学"]
 
 
 def test_zero_width_and_rare_characters_survive() -> None:

@@ -19,6 +19,7 @@ from transformers import (
 from pyfsb.config import Family
 from pyfsb.errors import ConfigError, UnknownNameError
 from pyfsb.models.architectures import find_architecture
+from pyfsb.models.building import untie_head
 from pyfsb.registry.lookup import all_entries
 from pyfsb.training.flops import FlopCounter, num_parameters
 from tests.helpers.reference import ReferenceCase, reference_cases
@@ -113,7 +114,10 @@ def build(architecture: str, config: dict, device: str = "meta") -> torch.nn.Mod
             return ViTForImageClassification(settings)
         kinds = {"gpt2": AutoModelForCausalLM, "llama": AutoModelForCausalLM}
         kinds |= dict.fromkeys(PAIRS, AutoModelForSeq2SeqLM)
-        return kinds.get(architecture, AutoModelForMaskedLM).from_config(settings)
+        model = kinds.get(architecture, AutoModelForMaskedLM).from_config(settings)
+        if architecture == "mt5":
+            untie_head(model)
+        return model
 
 
 @pytest.mark.parametrize("architecture", TINY)
