@@ -83,7 +83,13 @@ class Placing:
             self.place(pattern, "run.data.corpus") if "://" in pattern else pattern
             for pattern in data.corpus
         )
-        paths: Json = {"corpus": corpus}
+        rows = tuple(
+            self.place(pattern, "run.data.rows") if "://" in pattern else pattern
+            for pattern in data.rows
+        )
+        paths: Json = {"corpus": corpus, "rows": rows}
+        if data.tokenizer and not storage.is_hub(data.tokenizer):
+            paths["tokenizer"] = self.place(to_claim(data.tokenizer), "run.data.tokenizer")
         for key in ("train", "test", "task"):
             value = getattr(data, key)
             if isinstance(value, str):
@@ -97,7 +103,7 @@ class Placing:
             placed = tuple(self._place_set(part) for part in sets)
             paths["mixture"] = data.mixture.model_copy(update={"sets": placed})
         own = [path for part in sets for path in (part.train, part.test) if path]
-        is_remote = all("://" in one for one in (*data.corpus, *own))
+        is_remote = all("://" in one for one in (*data.corpus, *data.rows, *own))
         # Nothing is read below the root where every pattern is a URI and no task has files there.
         if data.root != "." or run.evaluation.tasks or not is_remote:
             paths["root"] = self.place(data.root, "run.data.root")

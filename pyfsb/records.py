@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Records: the small JSON files that stages hand to each other.
 
-A record is written last, so its presence means "complete". It carries the digests of its files,
-the hash of the settings it was made with, and links to the records it was made from (lineage).
-Its own digest covers content only: times, places and run names are left out, so the same work
-done twice gives the same digest. Stages write them, engines and `fsb records` read them.
+A record is written last, so its presence means "complete". It carries its files' digests, the hash
+of its settings, and links to the records it was made from. Its own digest covers content only:
+without times, places and names, the same work gives the same digest. Stages write, engines read.
 """
 
 from __future__ import annotations
@@ -25,14 +24,12 @@ from pyfsb.errors import CheckpointError, DataError
 from pyfsb.schema import Json, Schema, canonical_json
 
 RECORD_NAME: Final = "record.json"
-MODEL_FOLDER: Final = "model"
-"""Sub-folder of a CheckpointRecord that `from_pretrained` loads."""
+MODEL_FOLDER: Final = "model"  # of a CheckpointRecord, what `from_pretrained` loads
 CORPUS_FOLDER: Final = "corpus"
 LABELLED_FOLDER: Final = "labelled"
 ROWS_FOLDER: Final = "rows"
 """Sub-folders of the data stage, a DatasetRecord in each."""
-WEIGHTS_KIND: Final = "ModelFolder"
-"""`kind` of a parent that is a Hugging Face folder without a record."""
+WEIGHTS_KIND: Final = "ModelFolder"  # kind of a parent that is a folder without a record
 _WEIGHT_FILES: Final = ("*.json", "*.safetensors", "*.txt", "*.model")
 
 
@@ -123,9 +120,9 @@ class DatasetRecord(BaseRecord):
     columns: tuple[str, ...] = ()
     """What the shards hold of each token beside id and word bit."""
     base_vocabulary_digest: str = ""
-    """Of a vocabulary that was extended: the sha256 of the pieces before."""
+    """Of an extended vocabulary: that of the pieces before."""
     num_new_pieces: int = 0
-    """Pieces that were put behind those."""
+    """Pieces put behind those."""
     splits: dict[str, int] = {}
     """Rows of each split of a labelled set."""
     labels: tuple[str, ...] = ()

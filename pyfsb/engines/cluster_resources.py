@@ -176,19 +176,27 @@ def check_places(spec: RunSpec) -> None:
             f"output = {spec.output!r}: pods cannot write to this machine's disk; expected "
             "s3://bucket/folder, for instance --set output=s3://bucket/" + spec.name
         )
-    reads_root = bool(spec.data.corpus or spec.evaluation.tasks)
-    if reads_root and not spec.data.root.startswith(_REMOTE):
-        raise ConfigError(_not_copied("data.root", spec.data.root))
-    for pattern in spec.data.corpus:
-        if pattern.startswith("/"):
-            raise ConfigError(_not_copied("data.corpus", pattern.rpartition("/")[0] or "/"))
+    _check_patterns(spec)
     for part in spec.data.blend:
         if not part.uri.startswith(_REMOTE):
             raise ConfigError(_not_copied(f"data.blend {part.name}.uri", part.uri))
-    checkpoint = spec.model.checkpoint
-    is_hub = checkpoint is not None and storage.is_hub(checkpoint)
-    if checkpoint and not is_hub and not checkpoint.startswith(_REMOTE):
-        raise ConfigError(_not_copied("model.checkpoint", checkpoint))
+    for key, place in (
+        ("model.checkpoint", spec.model.checkpoint),
+        ("data.tokenizer", spec.data.tokenizer),
+    ):
+        if place and not storage.is_hub(place) and not place.startswith(_REMOTE):
+            raise ConfigError(_not_copied(key, place))
+
+
+def _check_patterns(spec: RunSpec) -> None:
+    """Check where the files lie that are read below `data.root`."""
+    reads_root = bool(spec.data.corpus or spec.data.rows or spec.evaluation.tasks)
+    if reads_root and not spec.data.root.startswith(_REMOTE):
+        raise ConfigError(_not_copied("data.root", spec.data.root))
+    for key, patterns in (("corpus", spec.data.corpus), ("rows", spec.data.rows)):
+        for pattern in patterns:
+            if pattern.startswith("/"):
+                raise ConfigError(_not_copied(f"data.{key}", pattern.rpartition("/")[0] or "/"))
 
 
 def upload_inputs(spec: RunSpec) -> RunSpec:

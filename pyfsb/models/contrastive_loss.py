@@ -33,6 +33,7 @@ from pyfsb.models.document_loss import Layout
 MAX_LOGIT_SCALE: Final = math.log(100)
 """Bound of the logarithm of the factor of similarities; the other one is 0."""
 _FAR: Final = -1e9
+_VISION_PARTS: Final = ("vision_model", "visual_projection")
 
 
 class ImageLoss(nn.Module):
@@ -78,6 +79,29 @@ class ImageLoss(nn.Module):
 class ContrastiveLoss(ImageLoss):
     """Cross entropy of the right image of each caption, and of the right caption of each image."""
 
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        layout: Layout = "buckets",
+        micro_tokens: int | None = None,
+        checkpoints_activations: bool = False,
+    ) -> None:
+        """Wrap a model of two towers; the arguments are those of `build_loss`.
+
+        Raises:
+            ConfigError: The layout is one without padding, or there is no vision tower.
+        """
+        super().__init__(
+            model,
+            layout=layout,
+            micro_tokens=micro_tokens,
+            checkpoints_activations=checkpoints_activations,
+        )
+        _find_vision(self._inner)
+        # The model's own, here too: ZeRO-3 brings the weights of the module whose forward runs.
+        self.logit_scale = self._inner.logit_scale
+
     def forward(
         self,
         *,
@@ -105,7 +129,7 @@ class ContrastiveLoss(ImageLoss):
         texts_PD = functional.normalize(texts_PD.float(), dim=-1)
         images_PD = functional.normalize(image_vectors.float(), dim=-1)
         texts_AD, images_AD, weights_A, first = gather_pairs(texts_PD, images_PD, pair_weights)
-        scale = _bounded(self._inner.logit_scale.float()).exp()
+        scale = _bounded(self.logit_scale.float()).exp()
         targets_P = first + torch.arange(texts_PD.shape[0], device=texts_PD.device)
         losses_P = _cross_entropies(scale * texts_PD @ images_AD.T, targets_P, weights_A)
         losses_P = losses_P + _cross_entropies(scale * images_PD @ texts_AD.T, targets_P, weights_A)
@@ -147,25 +171,25 @@ def freeze_vision(model: PreTrainedModel) -> None:
     Raises:
         ConfigError: The model has no such tower.
     """
-    for part in _vision_parts(model):
+    for part in _find_vision(model):
         part.requires_grad_(False)
         part.eval()
 
 
 def is_vision_frozen(model: Any) -> bool:
     """Say whether neither the vision tower nor its map is trained."""
-    parts = _vision_parts(model)
+    parts = _find_vision(model)
     return not any(weight.requires_grad for part in parts for weight in part.parameters())
 
 
-def _vision_parts(model: Any) -> tuple[nn.Module, nn.Module]:
-    parts = tuple(getattr(model, name, None) for name in ("vision_model", "visual_projection"))
-    if not all(isinstance(part, nn.Module) for part in parts):
+def _find_vision(model: Any) -> tuple[nn.Module, nn.Module]:
+    tower, projection = (getattr(model, name, None) for name in _VISION_PARTS)
+    if not isinstance(tower, nn.Module) or not isinstance(projection, nn.Module):
         raise ConfigError(
             f"{model.config.model_type} has no vision tower beside a text tower; "
             "expected taiyi-clip or chinese_clip"
         )
-    return parts[0], parts[1]
+    return tower, projection
 
 
 def gather_pairs(

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from pyfsb import storage
 from pyfsb.config import DataSpec
+from pyfsb.data.shard_cache import ShardCache
 from pyfsb.data.shards import NUM_SPECIAL_TOKENS, ShardIndex, Shards
-from pyfsb.data.streaming import Prefetcher, check_room, open_cache, open_part
+from pyfsb.data.streaming import Prefetcher, StreamedPart, check_room, open_cache, open_part
 from pyfsb.objectives import Objective
 from pyfsb.objectives.protocol import Samples
 from pyfsb.training.order import (
@@ -190,23 +191,16 @@ def open_corpus(
         DataError: A folder holds no usable shards.
     """
     cache = open_cache(data.cache_bytes) if any(storage.is_s3(p.uri) for p in places) else None
-    streamed = [
-        open_part(p.uri, cache, columns=objective.columns)
-        if cache and storage.is_s3(p.uri)
-        else None
-        for p in places
-    ]
+    streamed = [_open_streamed(place, cache, objective) for place in places]
     shards = [
         part.shards if part else Shards.open(Path(place.uri))
         for part, place in zip(streamed, places, strict=True)
     ]
     check_room(
-        [part for part in streamed if part],
-        max_bytes=data.cache_bytes,
-        window_shards=data.shuffle_shards,
-        held_out_samples=held_out_samples,
+        [part for part in streamed if part], max_bytes=data.cache_bytes,
+        window_shards=data.shuffle_shards, held_out_samples=held_out_samples,
         step_tokens=step_tokens,
-    )
+    )  # fmt: skip
     prefetcher = Prefetcher(streamed, cache) if cache else None
     parts = [
         Part(name=place.name, shard_samples=part.shard_samples, weight=place.weight)
@@ -229,6 +223,15 @@ def open_corpus(
         indexes=tuple(part.index for part in shards),
         prefetcher=prefetcher,
     )
+
+
+def _open_streamed(
+    place: CorpusPlace, cache: ShardCache | None, objective: Objective
+) -> StreamedPart | None:
+    """Open a folder on S3; None for one on this machine."""
+    if cache is None or not storage.is_s3(place.uri):
+        return None
+    return open_part(place.uri, cache, columns=objective.columns)
 
 
 def _followed(order: SampleOrder, prefetcher: Prefetcher) -> FollowedOrder:

@@ -11,6 +11,9 @@ upload       B13  a state to and from S3, beside boto3
 meters            what the meters cost a step
 data              tokenising and segmenting, beside `tokenizers` and jieba
 kills             the demo, its whole process group killed at three random moments
+masking      B2   batches of whole words hidden, beside `transformers` and jieba in the collator
+columns           the data stage with gap sentences, with word weights, of every tokenizer kind
+ngrams            ZEN's n-grams found in training batches, beside a dict of runs
 pretraining       pretrained against random weights, five seeds, paired; needs FSB_DATA
 
 With one NAME, further arguments are its own: `python -m tests.bench kill_group --count 20`.

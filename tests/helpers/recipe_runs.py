@@ -139,7 +139,7 @@ def bring_corpus(spec: dict[str, Any], folder: Path) -> Path:
     from pyfsb.schema import digest
 
     data = complete_data(resolve_spec(yaml.safe_dump(spec)))
-    place = folder / "corpora" / digest(data.model_dump(mode="json"))[:16]
+    place = folder / "corpora" / digest(data.model_dump(mode="json"))[-16:]
     if not place.exists():
         prepare(resolve_spec(yaml.safe_dump({**spec, "output": str(place)})))
     return place / "data"

@@ -11,7 +11,7 @@ from pyfsb.config import Family
 from pyfsb.data.tokenizer_files import read_pieces_of
 from pyfsb.data.vocabulary import write_tokenizer
 from pyfsb.errors import CheckpointError, ConfigError, UnknownNameError
-from pyfsb.models.building import build_config, build_model
+from pyfsb.models.building import build_config, build_model, shares_head
 from pyfsb.models.loading import (
     check_fits,
     find_weights,
