@@ -22,6 +22,7 @@ from pydantic import ConfigDict, Field
 
 from pyfsb import storage
 from pyfsb.data.image_files import SUFFIXES, ImageShape, read_image
+from pyfsb.data.normalizing import normalise_text
 from pyfsb.data.readers import local_path
 from pyfsb.data.row_files import read_rows
 from pyfsb.errors import ConfigError, DataError, FsbError
@@ -57,12 +58,12 @@ class CaptionRow(_ImageRow):
     """The caption."""
 
     def to_sample(self) -> CaptionSample:
-        """Return what the objective takes.
+        """Return what the objective takes, normalised as a text that is asked about.
 
         Raises:
             DataError: The data stage has not seen the row.
         """
-        return CaptionSample(text=self.text, image=_number_of(self))
+        return CaptionSample(text=normalise_text(self.text), image=_number_of(self))
 
 
 class LabelledImageRow(_ImageRow):

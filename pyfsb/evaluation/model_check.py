@@ -22,7 +22,7 @@ from typing import Any, Final
 import torch
 from transformers import PreTrainedModel
 
-from pyfsb.config import Family, ObjectiveName, RunSpec, Stage
+from pyfsb.config import Family, ObjectiveName, ParallelismSpec, RunSpec, Stage
 from pyfsb.data.prepare import prepare
 from pyfsb.data.row_sets import ROW_OBJECTIVES
 from pyfsb.errors import FsbError
@@ -46,6 +46,8 @@ SIZE_TOLERANCE: Final = 0.01
 """Parameters may differ from the name by so much, as a ratio, before an entry must say why."""
 _NUM_ENDS: Final = 5
 """Steps at either end whose mean losses are compared."""
+_ALONE: Final = ParallelismSpec(num_processes=1, threads_per_process=1)
+"""Tiny models gain nothing from more threads."""
 _MAX_TOKENS: Final = {ObjectiveName.DENOISING: 32}
 """Tokens of a sample where a document holds more than it."""
 _LABELS: Final = ("差评", "好评")
@@ -129,7 +131,7 @@ def single_process() -> Iterator[None]:
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
-        _GROUPS.append(join_group(RunSpec.model_fields["parallelism"].default))
+        _GROUPS.append(join_group(_ALONE))
         yield
     finally:
         _GROUPS.clear()
@@ -196,7 +198,7 @@ def _make_spec(entry: ModelEntry, folder: Path) -> RunSpec:
             "max_steps": NUM_STEPS, "num_epochs": 1000, "checkpoint_every_steps": 1000,
             "spikes": {"max_norm_ratio": None},
         },
-        "parallelism": {"num_processes": 1},
+        "parallelism": _ALONE.to_json(),
     }  # fmt: skip
     if entry.objective in ROW_OBJECTIVES:
         values["data"]["rows"] = [write_rows(entry.objective, folder)]

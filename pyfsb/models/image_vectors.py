@@ -69,11 +69,11 @@ def _encode(
 ) -> Tensor:
     """Return the vectors of some images, on the host."""
     home, was_training = model.device, model.training
-    model.eval().to(device)  # type: ignore[arg-type]
+    model.eval().to(device)
     found = []
     for start in range(0, numbers.size, BATCH_IMAGES):
         taken = replace(images, vectors=None).take(numbers[start : start + BATCH_IMAGES].tolist())
         pixels = torch.from_numpy(taken["pixel_values"]).to(device)
         found.append(image_vectors_of(model, pixels).float().cpu())
-    model.train(was_training).to(home)  # type: ignore[arg-type]
+    model.train(was_training).to(home)
     return torch.cat(found)
