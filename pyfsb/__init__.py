@@ -19,7 +19,7 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "load"]
 
 
-def load(name_or_uri: str) -> Predictor:
+def load(name_or_uri: str, *, family: str | None = None) -> Predictor:
     """Load a model for prediction.
 
     Args:
@@ -27,6 +27,7 @@ def load(name_or_uri: str) -> Predictor:
             safetensors, hf://org/name or modelscope://org/name, a registered model name, whose
             published weights are taken, or a version of the model store (`FSB_MODEL_STORE`):
             `sentiment@production`, `sentiment@3`.
+        family: What to ask it for, such as "choose". None: what it was trained for.
 
     Returns:
         A predictor whose `predict(texts)` gives one typed result a text.
@@ -37,5 +38,9 @@ def load(name_or_uri: str) -> Predictor:
     """
     from importlib import import_module
 
-    predictor: Predictor = import_module("pyfsb.inference.loading").load_predictor(name_or_uri)
+    from pyfsb.config import Family
+
+    wanted = Family(family) if family else None
+    load_predictor = import_module("pyfsb.inference.loading").load_predictor
+    predictor: Predictor = load_predictor(name_or_uri, family=wanted)
     return predictor

@@ -22,6 +22,7 @@ from pyfsb.config import Family, ServingSpec
 from pyfsb.errors import FsbError
 from pyfsb.inference.deadline import OutOfTimeError, deadline_at
 from pyfsb.inference.protocol import Prediction, Predictor, TextInput
+from pyfsb.schema import Schema
 from serving import metrics
 from serving.errors import OverloadedError, RequestTimeoutError, RequestTooLargeError
 from serving.protocol import read_v1, read_v2, write_v1, write_v2
@@ -48,7 +49,11 @@ class TextModel(Model):
 
     def get_input_types(self) -> list[dict[str, Any]]:
         """Return the tensors a V2 request may hold."""
-        names = ["text", "text_pair"] if self._predictor.family is Family.PAIR else ["text"]
+        names = ["text"]
+        if self._predictor.input_schema is not TextInput:
+            names = ["input"]
+        elif self._predictor.family in (Family.PAIR, Family.ANSWER):
+            names = ["text", "text_pair"]
         return [{"name": name, "datatype": "BYTES", "shape": [-1]} for name in names]
 
     def get_output_types(self) -> list[dict[str, Any]]:
@@ -76,12 +81,13 @@ class TextModel(Model):
         try:
             response: dict[str, Any] | InferResponse
             if isinstance(payload, InferRequest):
-                results = await self._answer(read_v2(payload))
+                results = await self._answer(read_v2(payload, self._predictor.input_schema))
                 response = write_v2(
                     results, model_name=self.name, request_id=payload.id or uuid.uuid4().hex
                 )
             else:
-                response = write_v1(await self._answer(read_v1(payload)))
+                inputs = read_v1(payload, self._predictor.input_schema)
+                response = write_v1(await self._answer(inputs))
             status = 200
             return response
         except FsbError as error:
@@ -91,7 +97,7 @@ class TextModel(Model):
             metrics.REQUESTS.labels(self.name, str(status)).inc()
             metrics.SECONDS.labels(self.name).observe(time.monotonic() - started)
 
-    async def _answer(self, inputs: list[TextInput]) -> list[Prediction]:
+    async def _answer(self, inputs: list[Schema]) -> list[Prediction]:
         limits = self._limits
         if len(inputs) > limits.max_batch_rows:
             raise RequestTooLargeError(
@@ -109,7 +115,7 @@ class TextModel(Model):
         metrics.ROWS.labels(self.name).inc(len(inputs))
         return results
 
-    def _work(self, inputs: list[TextInput], deadline: float) -> list[Prediction]:
+    def _work(self, inputs: list[Schema], deadline: float) -> list[Prediction]:
         with deadline_at(deadline):
             return list(self._predictor.predict(inputs))
 

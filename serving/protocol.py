@@ -3,7 +3,9 @@
 
 V1  POST /v1/models/NAME:predict   {"instances": ["文本", {"text": "a", "text_pair": "b"}]}
                                    {"predictions": [{"label": …, "score": …, …}]}
-V2  POST /v2/models/NAME/infer     inputs: BYTES tensor `text` [n], for pairs also `text_pair` [n]
+                                   of choices, extraction and images: {"instances": [{…}]}
+V2  POST /v2/models/NAME/infer     inputs: BYTES tensor `text` [n], for pairs also `text_pair` [n];
+                                   of those families `input` [n], the JSON of each
                                    outputs: `result` [n], the JSON of each result; classifiers
                                    also `label` [n] and `score` [n]
 
@@ -14,6 +16,7 @@ Source: KServe's V1 data plane; the Open Inference Protocol (V2).
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -23,15 +26,19 @@ from kserve import InferOutput, InferRequest, InferResponse
 from pydantic import ValidationError
 
 from pyfsb.inference.protocol import Classification, Prediction, TextInput
-from pyfsb.schema import canonical_json
+from pyfsb.schema import Schema, canonical_json
 from serving.errors import RequestError
 
 _MAX_SHOWN: Final = 80
 """Characters of a wrong value in an error text at most."""
 
 
-def read_v1(body: object) -> list[TextInput]:
+def read_v1(body: object, schema: type[Schema] = TextInput) -> list[Schema]:
     """Return the inputs of a V1 body.
+
+    Args:
+        body: The parsed JSON.
+        schema: What the model takes; of `TextInput` a text alone does.
 
     Raises:
         RequestError: Names the instance that is wrong and what would be right.
@@ -41,16 +48,23 @@ def read_v1(body: object) -> list[TextInput]:
     instances = body.get("instances")
     if not isinstance(instances, list):
         raise RequestError('expected {"instances": [text, …]}; there is no list "instances"')
-    return [_instance(item, position) for position, item in enumerate(instances)]
+    return [_instance(item, f"instance {n}", schema) for n, item in enumerate(instances)]
 
 
-def read_v2(request: InferRequest) -> list[TextInput]:
+def read_v2(request: InferRequest, schema: type[Schema] = TextInput) -> list[Schema]:
     """Return the inputs of a V2 request.
+
+    Args:
+        request: With tensors `text` and `text_pair`; of models that take no `TextInput` one tensor
+            `input` with the JSON of each.
+        schema: What the model takes.
 
     Raises:
         RequestError: A tensor is missing, not BYTES, or of another length.
     """
     tensors = {tensor.name: tensor for tensor in request.inputs}
+    if schema is not TextInput:
+        return _read_json(tensors, schema)
     if "text" not in tensors:
         raise RequestError(f"expected a tensor 'text'; got {', '.join(tensors) or 'none'}")
     unknown = sorted(set(tensors) - {"text", "text_pair"})
@@ -88,16 +102,37 @@ def write_v2(
     return InferResponse(response_id=request_id, model_name=model_name, infer_outputs=outputs)
 
 
-def _instance(item: object, position: int) -> TextInput:
-    if isinstance(item, str):
+def _read_json(tensors: Mapping[str, Any], schema: type[Schema]) -> list[Schema]:
+    """Return the inputs that the one tensor `input` holds as JSON."""
+    if set(tensors) != {"input"}:
+        raise RequestError(
+            f"expected one tensor 'input' of JSON texts; got {', '.join(tensors) or 'none'}"
+        )
+    found = []
+    for number, text in enumerate(_strings(tensors["input"])):
+        name = f"tensor 'input', value {number}"
+        try:
+            item = json.loads(text)
+        except ValueError as exc:
+            raise RequestError(f"{name} is not JSON: {exc}") from None
+        found.append(_instance(item, name, schema))
+    return found
+
+
+def _instance(item: object, name: str, schema: type[Schema]) -> Schema:
+    if isinstance(item, str) and schema is TextInput:
         return TextInput(text=item)
     try:
-        return TextInput.model_validate(item)
-    except ValidationError:
-        raise RequestError(
-            f'instance {position}: expected a text or {{"text": …, "text_pair": …}}, '
-            f"got {_shown(item)}"
-        ) from None
+        return schema.model_validate(item)
+    except ValidationError as exc:
+        if schema is TextInput:
+            expected = 'a text or {"text": …, "text_pair": …}'
+        else:
+            first = exc.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            fields = ", ".join(schema.model_fields)
+            expected = f"an object of {fields} ({place}: {first['msg']})"
+        raise RequestError(f"{name}: expected {expected}, got {_shown(item)}") from None
 
 
 def _strings(tensor: Any) -> list[str]:

@@ -5,11 +5,16 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import Any, Final
 
 import pyfsb
 from pyfsb.cli.arguments import Commands, print_text
+from pyfsb.config import Family
 from pyfsb.errors import EXIT_OK
-from pyfsb.schema import canonical_json
+from pyfsb.schema import canonical_json, parse, parse_yaml_mapping
+
+_WITH_FIELDS: Final = (Family.CHOOSE, Family.EXTRACT, Family.IMAGE_TEXT, Family.CLASSIFY_IMAGE)
+"""Families whose inputs are more than a text or two."""
 
 
 def add_commands(commands: Commands) -> None:
@@ -18,17 +23,27 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("model", metavar="MODEL", help="checkpoint folder, s3:// prefix or name")
     parser.add_argument(
         "texts", metavar="TEXT", nargs="*",
-        help="texts; with a tab in it, a pair; none: the lines of stdin",
+        help="texts; with a tab in it, a pair; of choices, extraction and images the JSON of an "
+        "input; none: the lines of stdin",
+    )  # fmt: skip
+    parser.add_argument(
+        "--family", choices=[family.value for family in Family],
+        help="what to ask the model for (default: what it was trained for)",
     )  # fmt: skip
     parser.set_defaults(handler=_predict)
 
 
 def _predict(arguments: argparse.Namespace) -> int:
     texts = arguments.texts or [line.rstrip("\n") for line in sys.stdin if line.strip()]
-    inputs: list[str | tuple[str, str]] = []
-    for text in texts:
+    model = pyfsb.load(arguments.model, family=arguments.family)
+    inputs: list[Any] = []
+    for number, text in enumerate(texts):
         first, tab, second = text.partition("\t")
-        inputs.append((first, second) if tab else text)
-    for result in pyfsb.load(arguments.model).predict(inputs):
+        if model.family in _WITH_FIELDS:
+            value = parse_yaml_mapping(text, source=f"input {number}")
+            inputs.append(parse(model.input_schema, value, source=f"input {number}"))
+        else:
+            inputs.append((first, second) if tab else text)
+    for result in model.predict(inputs):
         print_text(canonical_json(result.to_json()))
     return EXIT_OK

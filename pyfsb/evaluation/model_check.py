@@ -48,7 +48,7 @@ _NUM_ENDS: Final = 5
 """Steps at either end whose mean losses are compared."""
 _ALONE: Final = ParallelismSpec(num_processes=1, threads_per_process=1)
 """Tiny models gain nothing from more threads."""
-_MAX_TOKENS: Final = {ObjectiveName.DENOISING: 32}
+_MAX_TOKENS: Final = {ObjectiveName.DENOISING: 32, ObjectiveName.SFT: 128}
 """Tokens of a sample where a document holds more than it."""
 _LABELS: Final = ("差评", "好评")
 

@@ -11,6 +11,7 @@ quarter after the CMRC 2018 baseline's 512 / 128.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from pyfsb.errors import ConfigError
 from pyfsb.inference.deadline import check_deadline
 from pyfsb.inference.encoding import EncodedRow, encode_rows, model_inputs, pad_rows
 from pyfsb.inference.protocol import Answer, TextInput, as_inputs
+from pyfsb.schema import Schema
 
 MAX_ANSWER_TOKENS = 64
 _OVERLAP_RATIO = 0.25
@@ -31,6 +33,7 @@ class Answerer:
     """An extractive question answering model."""
 
     family: Family = Family.ANSWER
+    input_schema: ClassVar[type[Schema]] = TextInput
 
     def __init__(
         self,

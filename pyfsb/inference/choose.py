@@ -8,7 +8,7 @@ leave the text its room. What is too long is named, never cut, but for the texts
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import ClassVar, Final
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -58,6 +58,7 @@ class Chooser:
     """A masked language model that says yes at the right option."""
 
     family: Family = Family.CHOOSE
+    input_schema: ClassVar[type[Schema]] = ChoiceInput
 
     def __init__(
         self,

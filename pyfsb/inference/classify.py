@@ -14,12 +14,14 @@ from pyfsb.config import Family
 from pyfsb.inference.deadline import check_deadline
 from pyfsb.inference.encoding import encode_rows, group_by_length, model_inputs, pad_rows
 from pyfsb.inference.protocol import Classification, TextInput, as_inputs
+from pyfsb.schema import Schema
 
 
 class Classifier:
     """A sequence classification model."""
 
     family: Family = Family.CLASSIFY
+    input_schema: ClassVar[type[Schema]] = TextInput
     needs_pair: ClassVar[bool] = False
 
     def __init__(

@@ -10,6 +10,7 @@ there.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from pyfsb.config import Family
 from pyfsb.inference.deadline import check_deadline
 from pyfsb.inference.encoding import encode_rows, group_by_length, model_inputs, pad_rows
 from pyfsb.inference.protocol import Embedding, TextInput, as_inputs
+from pyfsb.schema import Schema
 
 _NUM_DIGITS = 6
 
@@ -28,6 +30,7 @@ class Embedder:
     """An encoder without a head."""
 
     family: Family = Family.EMBED
+    input_schema: ClassVar[type[Schema]] = TextInput
 
     def __init__(
         self,

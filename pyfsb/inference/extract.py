@@ -10,7 +10,7 @@ cut and said to be.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import torch
@@ -104,6 +104,7 @@ class Extractor:
     """A UBERT or a UniEX."""
 
     family: Family = Family.EXTRACT
+    input_schema: ClassVar[type[Schema]] = ExtractionInput
 
     def __init__(
         self,

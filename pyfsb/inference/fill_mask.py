@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -15,6 +16,7 @@ from pyfsb.inference.encoding import encode_rows, model_inputs, pad_rows
 from pyfsb.inference.pieces import fill_text
 from pyfsb.inference.protocol import Candidate, FilledMask, TextInput, as_inputs
 from pyfsb.models.heads import logits_at
+from pyfsb.schema import Schema
 
 NUM_CANDIDATES = 5
 
@@ -23,6 +25,7 @@ class MaskFiller:
     """A masked language model."""
 
     family: Family = Family.FILL_MASK
+    input_schema: ClassVar[type[Schema]] = TextInput
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ Greedy, so that the same prompt gives the same text. Shapes: B rows, T tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -18,12 +19,14 @@ from pyfsb.inference.decoding import end_ids, max_new_tokens, special_ids, stopp
 from pyfsb.inference.pieces import decode_tokens
 from pyfsb.inference.prompts import Prompt
 from pyfsb.inference.protocol import Generation, TextInput, as_inputs
+from pyfsb.schema import Schema
 
 
 class Generator:
     """A causal language model."""
 
     family: Family = Family.GENERATE
+    input_schema: ClassVar[type[Schema]] = TextInput
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,7 @@ from pyfsb.inference.protocol import (
 )
 from pyfsb.inference.tag import decode_entities
 from pyfsb.records import CheckpointRecord
+from pyfsb.schema import Schema
 
 NGRAMS_NAME: Final = "ngrams.json"
 ARRAYS_NAME: Final = "ngrams.safetensors"
@@ -128,6 +129,8 @@ class _Linear:
 class NgramClassifier:
     """An n-gram model of family classify or pair."""
 
+    input_schema: ClassVar[type[Schema]] = TextInput
+
     def __init__(self, folder: Path, *, name: str, family: Family, max_characters: int) -> None:
         """Load a fitted model; longer inputs are cut."""
         self.name = name
@@ -160,6 +163,7 @@ class NgramTagger:
     """An n-gram model of family tag: one label a character, from the characters around it."""
 
     family: Family = Family.TAG
+    input_schema: ClassVar[type[Schema]] = TextInput
 
     def __init__(self, folder: Path, *, name: str, max_characters: int) -> None:
         """Load a fitted model; longer texts are cut."""

@@ -7,7 +7,7 @@ Evaluation, serving and `pyfsb.load` all call `predict`, so they give the same a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 from pyfsb.config import Family
 from pyfsb.schema import Schema
@@ -122,6 +122,8 @@ class Predictor(Protocol):
 
     family: Family
     """What it takes and gives."""
+    input_schema: ClassVar[type[Schema]]
+    """What one input is, as JSON; of `TextInput` a text alone does."""
     name: str
     """Name for messages and servers."""
 

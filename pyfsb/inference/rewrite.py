@@ -7,6 +7,7 @@ Greedy by default, so that the same text gives the same answer. Shapes: B rows, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -40,6 +41,7 @@ class Rewriter:
     """An encoder-decoder."""
 
     family: Family = Family.REWRITE
+    input_schema: ClassVar[type[Schema]] = TextInput
 
     def __init__(
         self,

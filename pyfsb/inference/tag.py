@@ -9,6 +9,7 @@ Source: BIO after Ramshaw and Marcus 1995; an I- without its B- opens a span (ou
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import ClassVar
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -23,6 +24,7 @@ from pyfsb.inference.encoding import (
     pad_rows,
 )
 from pyfsb.inference.protocol import FoundEntity, Tagging, TextInput, as_inputs
+from pyfsb.schema import Schema
 
 OUTSIDE = "O"
 
@@ -31,6 +33,7 @@ class Tagger:
     """A token classification model."""
 
     family: Family = Family.TAG
+    input_schema: ClassVar[type[Schema]] = TextInput
 
     def __init__(
         self,

@@ -15,6 +15,8 @@ from tests.conftest import ROOT
 from tests.helpers.golden import FOLDER as GOLDEN
 from tests.helpers.recipe_runs import NUM_STEPS, RECIPES
 
+NUM_ENDS = 5  # steps at either end whose mean losses are compared
+
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
@@ -42,6 +44,7 @@ def test_a_recipe_keeps_its_curve(
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(losses, indent=2) + "\n")
     assert losses == pytest.approx(json.loads(path.read_text()), abs=2e-5)
+    assert sum(losses[-NUM_ENDS:]) < sum(losses[:NUM_ENDS])
 
 
 def test_no_golden_curve_is_left_over() -> None:

@@ -22,6 +22,7 @@ class Predictor:
     """Answers row by row: 错 is a wrong input, 坏 a bug of ours, 等 waits, 慢 takes 20 ms."""
 
     family = Family.CLASSIFY
+    input_schema = TextInput
     name = "m"
 
     def __init__(self) -> None:

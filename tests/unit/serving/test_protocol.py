@@ -8,6 +8,7 @@ import pytest
 from kserve import InferInput, InferRequest
 
 from pyfsb.errors import FsbError
+from pyfsb.inference.choose import ChoiceInput
 from pyfsb.inference.protocol import Classification, Generation, TextInput
 from serving.errors import (
     ClosedPathError,
@@ -186,3 +187,24 @@ def test_bodies_are_read_as_json_however_they_are_called(
 ) -> None:
     sent = asyncio.run(_through(JsonBodies(_reader), [b""], headers))
     assert sent[1]["body"] == seen
+
+
+CHOICE = {"text": "今天下雨", "question": "天气？", "choices": ["晴", "雨"]}
+
+
+def test_families_with_inputs_of_their_own_take_objects_of_their_fields() -> None:
+    expected = [ChoiceInput.model_validate(CHOICE)]
+    assert read_v1({"instances": [CHOICE]}, ChoiceInput) == expected
+    text = json.dumps(CHOICE, ensure_ascii=False)
+    assert read_v2(v2(tensor("input", [text])), ChoiceInput) == expected
+
+
+def test_wrong_objects_of_such_families_are_explained() -> None:
+    with pytest.raises(RequestError, match=r"instance 0: expected an object of text, .*choices"):
+        read_v1({"instances": [{"text": "a"}]}, ChoiceInput)
+    with pytest.raises(RequestError, match="instance 0: expected an object of"):
+        read_v1({"instances": ["a"]}, ChoiceInput)
+    with pytest.raises(RequestError, match="one tensor 'input' of JSON texts; got text"):
+        read_v2(v2(tensor("text", ["a"])), ChoiceInput)
+    with pytest.raises(RequestError, match="value 0 is not JSON"):
+        read_v2(v2(tensor("input", ["{"])), ChoiceInput)
