@@ -33,6 +33,7 @@ class ObjectiveName(StrEnum):
     CAUSAL_LM = "causal_lm"
     PREFIX_LM = "prefix_lm"
     SFT = "sft"
+    REWRITING = "rewriting"
     MULTIPLE_CHOICE = "multiple_choice"
     EXTRACTION = "extraction"
     CONTRASTIVE = "contrastive"

@@ -15,6 +15,7 @@ from typing import Self
 
 from pydantic import ConfigDict, field_validator, model_validator
 
+from pyfsb.data.normalizing import normalise_text
 from pyfsb.data.row_parsing import load_rows
 from pyfsb.objectives.sft import ChatSample, ChatTurn
 from pyfsb.schema import Schema
@@ -55,9 +56,14 @@ class ChatRow(Schema):
         return self
 
     def to_sample(self) -> ChatSample:
-        """Return what the objective takes."""
+        """Return what the objective takes, in the spelling that prediction reads."""
         pairs = zip(self.prompt, self.output, strict=True)
-        return ChatSample(turns=tuple(ChatTurn(question=q, answer=a) for q, a in pairs))
+        return ChatSample(
+            turns=tuple(
+                ChatTurn(question=normalise_text(asked), answer=normalise_text(answer))
+                for asked, answer in pairs
+            )
+        )
 
 
 def load_chat_rows(path: Path) -> list[ChatRow]:

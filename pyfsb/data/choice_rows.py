@@ -17,6 +17,7 @@ from pydantic import ConfigDict, model_validator
 
 from pyfsb.config import Family, TaskSpec
 from pyfsb.data.labelled import Example
+from pyfsb.data.normalizing import normalise_text
 from pyfsb.data.row_parsing import load_rows
 from pyfsb.errors import ConfigError, did_you_mean, nearest_names
 from pyfsb.objectives.multiple_choice import ChoiceSample
@@ -74,12 +75,12 @@ class ChoiceRow(Schema):
         return self.choice.index(self.answer) if self.answer else None
 
     def to_sample(self) -> ChoiceSample:
-        """Return what the objective takes."""
+        """Return what the objective takes, in the spelling that prediction reads."""
         return ChoiceSample(
-            text=self.texta,
-            text_pair=self.textb,
-            question=self.question,
-            options=self.choice,
+            text=normalise_text(self.texta),
+            text_pair=normalise_text(self.textb),
+            question=normalise_text(self.question),
+            options=tuple(normalise_text(option) for option in self.choice),
             answer=self.number,
         )
 

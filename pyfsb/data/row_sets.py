@@ -22,6 +22,8 @@ from pyfsb.data.choice_rows import load_choice_rows
 from pyfsb.data.corpus_tokenizer import build_tokenizer_folder
 from pyfsb.data.extraction_rows import load_extraction_rows
 from pyfsb.data.folders import describe_inputs, make_partial, publish
+from pyfsb.data.normalizing import normalise_text
+from pyfsb.data.rewrite_rows import load_rewrite_rows
 from pyfsb.data.vocabulary import vocabulary_digest
 from pyfsb.data.wanted import complete_data
 from pyfsb.errors import ConfigError, DataError
@@ -36,6 +38,7 @@ _LOADERS: Final[dict[ObjectiveName, Callable[[Path], Sequence[Any]]]] = {
     ObjectiveName.MULTIPLE_CHOICE: load_choice_rows,
     ObjectiveName.EXTRACTION: load_extraction_rows,
     ObjectiveName.SFT: load_chat_rows,
+    ObjectiveName.REWRITING: load_rewrite_rows,
 }
 ROW_OBJECTIVES: Final = frozenset(_LOADERS)
 """Objectives that learn from rows."""
@@ -79,7 +82,9 @@ def prepare_rows(spec: RunSpec, workspace: Workspace) -> DatasetRecord:
     if spec.model.checkpoint is None:
         pieces = build_tokenizer_folder(
             lambda: (
-                text for value in [_WORDS.get(objective, ""), *values] for text in _strings(value)
+                text
+                for value in [_WORDS.get(objective, ""), *values]
+                for text in map(normalise_text, _strings(value))
             ),
             data,
             partial / TOKENIZER_NAME,
@@ -105,6 +110,12 @@ def prepare_rows(spec: RunSpec, workspace: Workspace) -> DatasetRecord:
     publish(workspace, partial, ROWS_FOLDER, record)
     _log.info("rows: %d for objective %s", len(rows), objective.value)
     return record
+
+
+def _texts(values: Sequence[Any]) -> Iterator[str]:
+    """Yield every text in rows, in the spelling that training reads."""
+    for value in values:
+        yield from map(normalise_text, _strings(value))
 
 
 def _strings(value: Json | str | list[Any]) -> Iterator[str]:

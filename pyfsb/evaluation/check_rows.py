@@ -88,6 +88,10 @@ def _chat(number: int, text: str) -> dict[str, Any]:
     return {"task": "问答", "prompt": [f"{text}在哪里？"], "output": [_found(text, _PLACES)]}
 
 
+def _rewriting(number: int, text: str) -> dict[str, Any]:
+    return {"text": text, "target": text.split("，")[-1], "id": number}
+
+
 def _found(text: str, names: tuple[str, ...]) -> str:
     return next(name for name in names if name in text)
 
@@ -96,4 +100,5 @@ _ROWS: Final[dict[ObjectiveName, Callable[[int, str], dict[str, Any]]]] = {
     ObjectiveName.MULTIPLE_CHOICE: _choice,
     ObjectiveName.EXTRACTION: _extraction,
     ObjectiveName.SFT: _chat,
+    ObjectiveName.REWRITING: _rewriting,
 }

@@ -21,6 +21,7 @@ from pyfsb.inference.encoding import EncodedRow, group_by_length, pad_rows
 from pyfsb.inference.pieces import decode_tokens
 from pyfsb.inference.prompts import Prompt
 from pyfsb.inference.protocol import TextInput, as_inputs
+from pyfsb.models.row_objectives import encoder_frame
 from pyfsb.schema import Schema
 
 
@@ -83,8 +84,7 @@ class Rewriter:
         self._num_beams = num_beams
         self._ends = end_ids(model)
         self._max_new_tokens = min(max_new_tokens(model), max_tokens - 1)
-        self._begin_id = _shared_id(tokenizer, model, "bos_token_id")
-        self._end_id = _shared_id(tokenizer, model, "eos_token_id")
+        self._frame = encoder_frame(model.config, tokenizer)
 
     @torch.inference_mode()
     def predict(self, inputs: Sequence[str | tuple[str, str] | TextInput]) -> list[Rewriting]:
@@ -110,19 +110,10 @@ class Rewriter:
         return EncodedRow(ids=tuple(ids), types=types, offsets=(), is_truncated=is_truncated)
 
     def _tokens(self, text: str) -> list[int]:
-        """Return the tokens that the encoder reads, with the model's begin and end.
-
-        A SentencePiece tokenizer in front of BART adds an end and no begin; what model and
-        tokenizer both name and the tokenizer left out is added here.
-        """
-        ids = list(self._tokenizer(text)["input_ids"])
-        begins = (self._begin_id, getattr(self._tokenizer, "cls_token_id", None))
-        if self._begin_id is not None and (not ids or ids[0] not in begins):
-            ids.insert(0, self._begin_id)
-        ends = (self._end_id, getattr(self._tokenizer, "sep_token_id", None))
-        if self._end_id is not None and ids[-1:] not in ([end] for end in ends):
-            ids.append(self._end_id)
-        return ids
+        """Return the tokens that the encoder reads, with the model's begin and end."""
+        begins, ends = self._frame
+        ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return [*begins, *ids, *ends]
 
     def _write(self, rows: Sequence[EncodedRow]) -> list[Rewriting]:
         pads = special_ids(self._model.config, "pad_token_id")
@@ -151,9 +142,3 @@ class Rewriter:
             is_truncated=is_truncated,
             is_complete=bool(places),
         )
-
-
-def _shared_id(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, name: str) -> int | None:
-    """Return a special token that the tokenizer has and the model's config names; else None."""
-    token = getattr(tokenizer, name, None)
-    return token if token is not None and token in special_ids(model.config, name) else None

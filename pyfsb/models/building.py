@@ -30,6 +30,7 @@ from transformers import (
 from pyfsb.config import Family
 from pyfsb.errors import ConfigError, did_you_mean, nearest_names
 from pyfsb.models.architectures import find_architecture
+from pyfsb.models.overrides import BROKEN, check_heads, check_override, explain
 from pyfsb.objectives import SpecialIds
 from pyfsb.registry import ModelEntry
 
@@ -104,9 +105,13 @@ def build_config(
     if vocabulary:
         _fit_vocabulary(entry, values, overrides, vocabulary)
     try:
-        return AutoConfig.for_model(entry.architecture, **values)
-    except (ValueError, TypeError) as exc:
-        raise ConfigError(f"model.config does not fit {entry.architecture}: {exc}") from None
+        config: PreTrainedConfig = AutoConfig.for_model(entry.architecture, **values)
+    except BROKEN as exc:
+        raise ConfigError(
+            f"model.config does not fit {entry.architecture}: {explain(exc)}"
+        ) from exc
+    check_heads(config, entry.architecture)
+    return config
 
 
 def build_model(
@@ -130,8 +135,8 @@ def build_model(
     torch.manual_seed(seed)
     try:
         model: PreTrainedModel = build(config)
-    except (ValueError, AssertionError, RuntimeError) as exc:
-        raise ConfigError(f"model.config does not fit {config.model_type}: {exc}") from None
+    except BROKEN as exc:
+        raise ConfigError(f"model.config does not fit {config.model_type}: {explain(exc)}") from exc
     if config.model_type == "mt5":
         untie_head(model)
     return model
@@ -183,10 +188,12 @@ def _override(entry: ModelEntry, values: dict[str, Any], key: str, value: Any) -
     known = {**AutoConfig.for_model(entry.architecture).to_dict(), **entry.config}
     if dot:
         inner = known.get(part)
-        known = {f"{part}.{name}": None for name in inner} if isinstance(inner, dict) else known
+        fields = {**inner, **entry.config.get(part, {})} if isinstance(inner, dict) else {}
+        known = {f"{part}.{name}": default for name, default in fields.items()} or known
     if key not in known:
         near = did_you_mean(nearest_names(key, known))
         raise ConfigError(f"model.config.{key}: {entry.architecture} has no such field{near}")
+    check_override(key, value, known[key])
     target[field if dot else key] = value
 
 
@@ -214,6 +221,13 @@ def _fit_vocabulary(
         ids["decoder_start_token_id"] = start
         if entry.architecture in ("bart", "pegasus"):
             ids["forced_eos_token_id"] = special.eos
+    for key, value in ids.items():
+        other = overrides.get(f"{prefix}{key}", value)
+        if value is not None and other != value:
+            raise ConfigError(
+                f"model.config.{prefix}{key} = {other!r}: the vocabulary has it at {value}; leave "
+                "the override out"
+            )
     target.update({key: value for key, value in ids.items() if value is not None})
     target["vocab_size"] = asked if isinstance(asked, int) else num_pieces
 

@@ -17,6 +17,7 @@ from pyfsb.models.building import max_positions
 from pyfsb.objectives.extraction_ubert import UbertExtraction
 from pyfsb.objectives.extraction_uniex import UniexExtraction
 from pyfsb.objectives.multiple_choice import MultipleChoice
+from pyfsb.objectives.rewriting import Rewriting
 from pyfsb.objectives.row_objective import FrameIds, Tokenize, Tokenized
 from pyfsb.objectives.sft import Sft
 
@@ -24,6 +25,7 @@ YES_NO_WORDS: Final = (("是", "非"), ("yes", "no"), ("是", "不"))
 """What says that an option is right or wrong; the first pair that a vocabulary has as tokens.
 Source: fengshen/models/unimc of Fengshenbang-LM c8fb7b8; the last pair, for small vocabularies, is
 our choice."""
+_PROBE: Final = "一"
 KIND_MARKS: Final = ("[unused1]", "[unused2]")
 """What stands before a kind and before a predicate. Source: fengshen/models/uniex. Vocabularies
 without them take [MASK] for both (our choice)."""
@@ -36,9 +38,11 @@ def make_tokenize(tokenizer: PreTrainedTokenizerBase) -> Tokenize:
 
     def tokenize(text: str) -> Tokenized:
         encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        # Tokenizers in Python know no places; those who need them find that there are none.
+        offsets = encoded.get("offset_mapping", [])
         return Tokenized(
             ids_T=np.asarray(encoded["input_ids"], dtype=np.int32),
-            offsets_T2=np.asarray(encoded["offset_mapping"], dtype=np.int32).reshape(-1, 2),
+            offsets_T2=np.asarray(offsets, dtype=np.int32).reshape(-1, 2),
         )
 
     return tokenize
@@ -133,6 +137,66 @@ def build_chat_objective(tokenizer: PreTrainedTokenizerBase, *, max_tokens: int)
     if end is None:
         raise ConfigError("the tokenizer has no end token (eos or sep); answers need one")
     return Sft(eos=int(end), bos=None if begin is None else int(begin), max_tokens=max_tokens)
+
+
+def build_rewriting_objective(
+    config: PreTrainedConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    decoder_start: int,
+    max_tokens: int,
+) -> Rewriting:
+    """Return the objective of pairs of texts.
+
+    Args:
+        config: Of an encoder-decoder.
+        tokenizer: Its tokenizer.
+        decoder_start: What its decoder begins with.
+        max_tokens: Tokens of either text at most, special tokens included.
+
+    Raises:
+        ConfigError: The tokenizer has no end token.
+    """
+    end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
+    if end is None:
+        raise ConfigError("the tokenizer has no end token (eos or sep); what is written needs one")
+    begins, ends = encoder_frame(config, tokenizer)
+    return Rewriting(
+        begins=begins,
+        ends=ends,
+        decoder_start=decoder_start,
+        eos=int(end),
+        max_tokens=max_tokens,
+        max_target_tokens=max_tokens,
+        template=getattr(config, "prompt_template", None) or "{text}",
+    )
+
+
+def encoder_frame(
+    config: Any, tokenizer: PreTrainedTokenizerBase
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return what stands before and behind a text that an encoder of an encoder-decoder reads.
+
+    A SentencePiece tokenizer in front of BART adds an end and no begin; what model and tokenizer
+    both name and the tokenizer left out is added here.
+    """
+    whole = list(tokenizer(_PROBE)["input_ids"])
+    plain = list(tokenizer(_PROBE, add_special_tokens=False)["input_ids"])
+    place = next(n for n in range(len(whole)) if whole[n : n + len(plain)] == plain)
+    begins, ends = whole[:place], whole[place + len(plain) :]
+    begin, end = (_shared_id(config, tokenizer, name) for name in ("bos_token_id", "eos_token_id"))
+    if begin is not None and not begins:
+        begins = [begin]
+    if end is not None and not ends:
+        ends = [end]
+    return tuple(begins), tuple(ends)
+
+
+def _shared_id(config: Any, tokenizer: PreTrainedTokenizerBase, name: str) -> int | None:
+    """Return a special token that the tokenizer has and the model's config names; else None."""
+    token, named = getattr(tokenizer, name, None), getattr(config, name, None)
+    known = named if isinstance(named, list) else [named]
+    return token if token is not None and token in known else None
 
 
 def frame_ids(tokenizer: PreTrainedTokenizerBase) -> FrameIds:

@@ -31,6 +31,7 @@ Encode: TypeAlias = Callable[[str], Sequence[int]]
 
 _ROW_OBJECTIVES: Final = {
     ObjectiveName.SFT: "pyfsb.objectives.sft",
+    ObjectiveName.REWRITING: "pyfsb.objectives.rewriting",
     ObjectiveName.MULTIPLE_CHOICE: "pyfsb.objectives.multiple_choice",
     ObjectiveName.EXTRACTION: "pyfsb.objectives.extraction_ubert and extraction_uniex",
     ObjectiveName.CONTRASTIVE: "pyfsb.objectives.contrastive",

@@ -77,13 +77,12 @@ ENTRIES: Final = (
         architecture="bart", config={**_BART_BASE, "prompt_template": "summary:{text}"},
         num_parameters=139_000_000, size_note=_BART_BASE_NOTE, built_parameters=131_500_000,
         max_tokens=1024,
-        objective=ObjectiveName.TEXT_INFILLING, tokenizer="sentencepiece_bpe",
+        objective=ObjectiveName.REWRITING, tokenizer="sentencepiece_bpe",
         hub_id="IDEA-CCNL/Randeng-BART-139M-SUMMARY", parent="Randeng-BART-139M",
         claims=claims(
             ("data", "LCSTS", CARD), ("prompt", "inputs start with `summary:`", CARD),
         ),
         known_issues=_BART_ISSUES,
-        our_choices=("objective: what further pretraining of the backbone would use",),
         source="published config.json; vocabulary from the documentation",
     ),
     ModelEntry(

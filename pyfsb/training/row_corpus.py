@@ -13,14 +13,16 @@ import numpy as np
 from pyfsb.config import ObjectiveName, RunSpec
 from pyfsb.data.row_sets import ROWS_NAME, load_row_set
 from pyfsb.errors import ConfigError
-from pyfsb.models.building import max_positions
+from pyfsb.models.building import decoder_start, max_positions
 from pyfsb.models.loading import load_tokenizer
 from pyfsb.models.row_objectives import (
     build_chat_objective,
     build_choice_objective,
     build_extraction_objective,
+    build_rewriting_objective,
     make_tokenize,
 )
+from pyfsb.objectives import SpecialIds
 from pyfsb.objectives.row_objective import RowObjective
 from pyfsb.storage.workspace import Workspace
 from pyfsb.training.order import Part, build_order, held_out_ids
@@ -84,4 +86,11 @@ def _build_objective(
         return build_choice_objective(config, tokenizer, max_tokens=longest)
     if plan.name is ObjectiveName.EXTRACTION:
         return build_extraction_objective(config, tokenizer, max_tokens=longest)
+    if plan.name is ObjectiveName.REWRITING:
+        return build_rewriting_objective(
+            config,
+            tokenizer,
+            decoder_start=decoder_start(plan.entry.architecture, SpecialIds.of(start.pieces)),
+            max_tokens=longest,
+        )
     return build_chat_objective(tokenizer, max_tokens=longest)

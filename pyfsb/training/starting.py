@@ -41,6 +41,7 @@ _FAMILIES: Final = {
     ObjectiveName.SPAN_CORRUPTION: Family.REWRITE,
     ObjectiveName.TEXT_INFILLING: Family.REWRITE,
     ObjectiveName.GAP_SENTENCES: Family.REWRITE,
+    ObjectiveName.REWRITING: Family.REWRITE,
     ObjectiveName.MULTIPLE_CHOICE: Family.CHOOSE,
     ObjectiveName.EXTRACTION: Family.EXTRACT,
     ObjectiveName.CONTRASTIVE: Family.IMAGE_TEXT,

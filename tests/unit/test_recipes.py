@@ -37,7 +37,11 @@ PRODUCT = re.compile(
 ROWS = re.compile(r"micro_tokens: (\d+) +# (\d+) rows? x ([\d,]+) tokens")
 PLAN = re.compile(r"^#   (fsb plan .*(?:\n#     .*)*)$", re.MULTILINE)
 SERVED = "its pretraining (MAP) was never published: served as it is"
+WAITS = "captioned images do not reach the training stage yet"
 NO_RECIPE = {
+    "Taiyi-CLIP-RoBERTa-326M-ViT-H-Chinese": WAITS,
+    "Taiyi-CLIP-Roberta-102M-Chinese": WAITS,
+    "Taiyi-CLIP-Roberta-large-326M-Chinese": WAITS,
     "Taiyi-Roberta-124M-D": SERVED,
     "Taiyi-Roberta-124M-D-v2": SERVED,
     "Taiyi-vit-87M-D": SERVED,
@@ -51,10 +55,7 @@ class Line:
 
     path: Path
     arguments: Namespace
-
-    @property
-    def spec(self) -> RunSpec:
-        return load_spec(str(self.path), self.arguments.overrides)
+    spec: RunSpec
 
     def __str__(self) -> str:
         return f"{self.path.stem}-{self.spec.model.name}"
@@ -62,10 +63,12 @@ class Line:
 
 def read_lines(path: Path) -> list[Line]:
     """Return the plan lines of a recipe: of the model in it, then of those that share it."""
-    lines = []
+    parser, lines = build_parser(), []
     for found in PLAN.findall(path.read_text("utf-8")):
         words = shlex.split(re.sub(r" \\\n# +", " ", found))
-        lines.append(Line(path=path, arguments=build_parser().parse_args(words[1:])))
+        arguments = parser.parse_args(words[1:])
+        spec = load_spec(str(path), arguments.overrides)
+        lines.append(Line(path=path, arguments=arguments, spec=spec))
     return lines
 
 
@@ -102,8 +105,8 @@ def test_a_recipe_loads_and_is_short(path: Path) -> None:
     assert yaml.safe_load(text)["output"] == f"runs/{path.stem}"
     assert len(text.split("\n")) <= 61
     assert "# Source: " in text
-    assert len(read_lines(path)) >= 1
-    assert not read_lines(path)[0].arguments.overrides
+    (own, *_) = [line for line in LINES if line.path == path]
+    assert not own.arguments.overrides
 
 
 @pytest.mark.parametrize("line", LINES, ids=str)
@@ -186,7 +189,7 @@ def describe(path: Path) -> str:
     spec, text = load_spec(str(path)), path.read_text("utf-8")
     start = yaml.safe_load(text)["model"].get("checkpoint", "random weights")
     if Stage.TRAINING in spec.stages:
-        what = spec.objective.name or find_entry(spec.model.name).objective
+        what = str(spec.objective.name or find_entry(spec.model.name).objective)
     else:
         what = ", ".join(spec.evaluation.tasks) or f"{spec.own_task.name} ({spec.own_task.family})"
     found = PRODUCT.search(text)
