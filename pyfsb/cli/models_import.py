@@ -7,9 +7,11 @@ import argparse
 from pathlib import Path
 
 from pyfsb.cli.arguments import Commands, add_output, print_json, print_text
-from pyfsb.errors import EXIT_OK
+from pyfsb.errors import EXIT_OK, ConfigError
 
 _GIB = 1 << 30
+_MOST = 1_000_000
+"""More GiB or seconds than anything takes, and few enough to be a count of bytes."""
 
 
 def add_verbs(verbs: Commands) -> None:
@@ -58,6 +60,12 @@ def _import(arguments: argparse.Namespace) -> int:
     from pyfsb.models.importing import Limits, import_model
 
     memory_gib = arguments.memory_gib
+    for name in ("max_gib", "memory_gib", "timeout_seconds"):
+        value = getattr(arguments, name)
+        if value is not None and not 0 < value < _MOST:
+            raise ConfigError(
+                f"--{name.replace('_', '-')} {value}: expected a number above 0 and below {_MOST:,}"
+            )
     limits = Limits(
         max_bytes=int(arguments.max_gib * _GIB),
         memory_bytes=None if memory_gib is None else int(memory_gib * _GIB),

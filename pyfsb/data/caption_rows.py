@@ -148,7 +148,7 @@ def open_images(folder: Path, *, size: int) -> np.ndarray:
     """
     path = folder / IMAGES_NAME
     try:
-        images: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+        images: np.ndarray = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError) as exc:
         raise DataError(f"{path}: no array of images: {exc}") from None
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (3, size, size):

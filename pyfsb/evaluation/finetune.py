@@ -29,6 +29,7 @@ from pyfsb.processes import StopRequest
 from pyfsb.records import Parent
 from pyfsb.schema import Json, digest
 from pyfsb.storage.workspace import Workspace
+from pyfsb.tokenizers.ngram_lexicon import NgramLimit
 from pyfsb.training.batching import StepPlanner
 from pyfsb.training.best import FOLDER as BEST_FOLDER
 from pyfsb.training.distributed import ProcessGroup
@@ -154,6 +155,7 @@ def _build_session(work: Finetuning) -> tuple[Session, int]:
         work.task.spec,
         max_tokens=max_tokens,
         lexicon=find_lexicon(model.config, tokenizer),
+        ngram_limit=NgramLimit(max_tokens=max_positions(model.config)),
     )
     order = _build_order(work, rows)
     session = Session(

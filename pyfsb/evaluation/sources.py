@@ -22,7 +22,7 @@ from pyfsb.data.labelled import Example
 from pyfsb.inference.encoding import EncodedRow, encode_rows
 from pyfsb.inference.protocol import TextInput
 from pyfsb.inference.tag import bio_labels, encode_entities
-from pyfsb.tokenizers.ngram_lexicon import NgramLexicon
+from pyfsb.tokenizers.ngram_lexicon import NgramLexicon, NgramLimit
 from pyfsb.training.protocol import Batch
 
 Ints: TypeAlias = NDArray[np.int64]
@@ -42,6 +42,7 @@ class RowSource:
         *,
         max_tokens: int,
         lexicon: NgramLexicon | None = None,
+        ngram_limit: NgramLimit | None = None,
     ) -> None:
         """Tokenise rows and keep them with their gold answers.
 
@@ -51,8 +52,9 @@ class RowSource:
             task: Family and labels.
             max_tokens: Tokens of a row at most; longer ones are cut.
             lexicon: Of a model that reads n-grams.
+            ngram_limit: How many of them a row may have, as in prediction; None: any number.
         """
-        self._lexicon = lexicon
+        self._lexicon, self._ngram_limit = lexicon, ngram_limit
         self._is_tagging = task.family is Family.TAG
         labels = bio_labels(task.labels) if self._is_tagging else list(task.labels)
         number_of = {label: number for number, label in enumerate(labels)}
@@ -89,7 +91,8 @@ class RowSource:
             starts_P = np.repeat(starts_B, self._targets.lengths[sample_ids])
             inputs["target_positions"] = self._positions.take(sample_ids) + starts_P
         if self._lexicon is not None:
-            inputs |= self._lexicon.find(inputs["input_ids"], lengths_B).arguments
+            found = self._lexicon.find(inputs["input_ids"], lengths_B, limit=self._ngram_limit)
+            inputs |= found.arguments
         tensors: dict[str, Tensor] = {k: torch.from_numpy(v) for k, v in inputs.items()}
         return Batch(inputs=tensors, num_targets=target_ids.size, num_tokens=int(lengths_B.sum()))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias
 
 import torch
 from torch import Tensor
@@ -44,6 +44,8 @@ PictureInput: TypeAlias = ImageInput | bytes | Path
 
 class _ImageReader:
     """What both predictors share."""
+
+    input_schema: ClassVar[type[Schema]] = ImageInput
 
     def __init__(
         self, model: PreTrainedModel, tokenizer: object = None, *, name: str, max_tokens: int

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, Self, TypeAlias
+from typing import ClassVar, Final, Self, TypeAlias
 
 import torch
 from pydantic import model_validator
@@ -85,6 +85,7 @@ class ImageTextMatcher:
     """Two towers with one space."""
 
     family: Family = Family.IMAGE_TEXT
+    input_schema: ClassVar[type[Schema]] = ImageTextInput
 
     def __init__(
         self,

@@ -50,6 +50,10 @@ AUTO_CLASSES: Final[dict[Family, Any]] = {
 """The class with a family's head, of architectures that `transformers` has."""
 LABELLED: Final = (Family.CLASSIFY, Family.PAIR, Family.TAG, Family.CLASSIFY_IMAGE)
 """Families whose head has one output a label."""
+_ORDER_HEADS: Final = (
+    "albert", "bert", "ernie", "megatron-bert", "mobilebert", "zen1", "zen2",
+)  # fmt: skip
+"""Architectures with a head for two sentences beside that of the vocabulary."""
 _POSITIONS: Final = ("max_position_embeddings", "n_positions")
 _UNBOUNDED: Final = 1 << 20
 """Positions of models whose only positions are relative, such as T5."""
@@ -69,6 +73,11 @@ def find_class(model_type: str, family: Family, *, has_order_head: bool = False)
         ConfigError: The architecture has no head for this family; names those that it has.
     """
     if has_order_head:
+        if model_type not in _ORDER_HEADS:
+            raise ConfigError(
+                f"{model_type} has no head for the order of sentences; objective sentence_order "
+                f"trains {', '.join(_ORDER_HEADS)}"
+            )
         return AutoModelForPreTraining
     own = find_architecture(model_type)
     if own is None:
@@ -188,7 +197,9 @@ def _override(entry: ModelEntry, values: dict[str, Any], key: str, value: Any) -
     known = {**AutoConfig.for_model(entry.architecture).to_dict(), **entry.config}
     if dot:
         inner = known.get(part)
-        fields = {**inner, **entry.config.get(part, {})} if isinstance(inner, dict) else {}
+        stated = entry.config.get(part)
+        fields = inner if isinstance(inner, dict) else {}
+        fields = {**fields, **stated} if isinstance(stated, dict) else fields
         known = {f"{part}.{name}": default for name, default in fields.items()} or known
     if key not in known:
         near = did_you_mean(nearest_names(key, known))

@@ -80,6 +80,8 @@ def export_model(
     """
     if form not in FORMS:
         raise ConfigError(f"--to {form}: expected one of {', '.join(FORMS)}")
+    if not output.name:
+        raise ConfigError(f"{output}: name a folder to make, not one that you are in")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ConfigError(f"{output} is not empty; name a folder that does not exist")
     weights = open_weights(name_or_uri)

@@ -29,6 +29,7 @@ from pyfsb.models.hub import (
     parse_hub_uri,
     shard_names,
 )
+from pyfsb.models.overrides import BROKEN, explain
 from pyfsb.registry import ModelEntry
 from pyfsb.storage.workspace import localise
 from pyfsb.tokenizers.choosing import load_tokenizer
@@ -102,15 +103,17 @@ def build_config(folder: Path, entry: ModelEntry) -> tuple[PreTrainedConfig, dic
         stated = {key for key in read if key in theirs or read[key] != default.get(key)}
         rest = {key: value for key, value in entry.config.items() if key not in stated}
         config: PreTrainedConfig = AutoConfig.for_model(entry.architecture, **rest, **theirs)
-    except (ValueError, TypeError, ConfigError) as exc:
+    except (ConfigError, *BROKEN) as exc:
         raise CheckpointError(
-            f"{folder}/config.json does not fit {entry.architecture}: {exc}"
-        ) from None
+            f"{folder}/config.json does not fit {entry.architecture}: {explain(exc)}"
+        ) from exc
     config.architectures = _read_json(folder / "config.json").get("architectures")
+    ours = _flatten({key: value for key, value in entry.config.items() if key in stated})
+    found = _flatten(read)
     differences = {
-        key: f"{read[key]!r}, entry: {value!r}"
-        for key, value in sorted(entry.config.items())
-        if key in stated and key in read and read[key] != value
+        key: f"{found[key]!r}, entry: {value!r}"
+        for key, value in sorted(ours.items())
+        if key in found and found[key] != value
     }
     return config, differences
 
@@ -216,10 +219,21 @@ def _fetch(uri: HubUri) -> tuple[Path, str]:
     return folder, str(HubUri(hub="hf", name=uri.name, revision=folder.name))
 
 
+def _flatten(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of parts as `part.field`, beside all others."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{key}.{name}": inner for name, inner in value.items()}
+        else:
+            flat[key] = value
+    return flat
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise CheckpointError(f"{path} is not JSON: {exc}") from None
     if not isinstance(value, Mapping):
         raise CheckpointError(f"{path}: expected an object, found {type(value).__name__}")

@@ -30,6 +30,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedConfig
+from transformers.utils import logging as transformers_logging
 
 import pyfsb
 from pyfsb import records
@@ -60,6 +61,8 @@ _GIB: Final = 1 << 30
 _MAX_SHARD: Final = "5GB"
 _MAX_NAMES: Final = 8
 _log = logging.getLogger(__name__)
+transformers_logging.set_verbosity_error()  # what it reports stands in our own text
+transformers_logging.disable_progress_bar()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +157,8 @@ def import_model(
         CheckpointError: The files are broken, too large, not of this model, or want to run code.
     """
     entry = find_model(name)
+    if not folder.name:
+        raise CheckpointError(f"{folder}: name a folder to make, not one that you are in")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CheckpointError(f"{folder} is not empty; name a folder that does not exist")
     found = import_sources.locate(source)
@@ -228,6 +233,10 @@ def _judge(source: Path, target: Path, done: subprocess.CompletedProcess[str]) -
         return answer
     target.unlink(missing_ok=True)
     reason = str(answer.get("error", f"exit code {done.returncode}"))
+    # torch's text also says how to open the file all the same, which nobody should.
+    reason = re.sub(r"\. (In PyTorch 2|Re-running).*?(?=WeightsUnpickler error|\Z)", ": ", reason,
+                    flags=re.DOTALL)  # fmt: skip
+    reason = " ".join(reason.partition("Check the documentation")[0].split())
     if "Weights only load failed" in reason or "PermissionError" in reason:
         asked = re.search(r"GLOBAL ([\w.]+)|global ([\w.]+)|asked for ([\w.]+)", reason)
         what = next((part for part in asked.groups() if part), "") if asked else ""

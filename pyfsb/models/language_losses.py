@@ -56,6 +56,21 @@ def vocabulary_logits(model: nn.Module, hidden_PH: Tensor) -> Tensor:
     raise ConfigError(f"{kind}: no vocabulary head known; add it to vocabulary_logits")
 
 
+def order_logits(model: nn.Module, first_BH: Tensor) -> Tensor:
+    """Return the logits of whether sentences are in order or swapped, [B, 2].
+
+    Args:
+        model: A masked language model that judges the order of sentences too.
+        first_BH: Last hidden state of the first token of each document.
+    """
+    inner: Any = unpadded.unwrap(model)
+    base = inner.base_model
+    if inner.config.model_type == "albert":
+        pooled_BH = base.pooler_activation(base.pooler(first_BH))
+        return inner.sop_classifier(pooled_BH)
+    return inner.cls.seq_relationship(base.pooler(first_BH[:, None]))
+
+
 def logits_at(
     model: PreTrainedModel,
     input_ids_BT: Tensor,
@@ -125,9 +140,7 @@ class LanguageModelLoss(DocumentLoss):
         return loss + self._order_loss(hidden_PH[num_targets:], sentence_labels, sentence_weights)
 
     def _order_loss(self, first_BH: Tensor, labels_B: Tensor, weights_B: Tensor) -> Tensor:
-        inner: Any = unpadded.unwrap(self.model)
-        pooled_BH = inner.base_model.pooler(first_BH[:, None])
-        logits_B2 = inner.cls.seq_relationship(pooled_BH)
+        logits_B2 = order_logits(self.model, first_BH)
         losses_B = functional.cross_entropy(logits_B2.float(), labels_B, reduction="none")
         return (losses_B * weights_B).sum()
 

@@ -30,10 +30,12 @@ from pyfsb import records, storage
 from pyfsb.config import Family
 from pyfsb.errors import (
     CheckpointError,
+    ConfigError,
     UnknownNameError,
 )
 from pyfsb.models.building import find_class, set_labels
 from pyfsb.models.hub import HubUri, Snapshot, bring, find_gap, is_hub_uri, parse_hub_uri
+from pyfsb.models.overrides import BROKEN, explain
 from pyfsb.records import MODEL_FOLDER, WEIGHTS_KIND, CheckpointRecord, Parent
 from pyfsb.registry import find_model
 from pyfsb.storage.workspace import Workspace, localise
@@ -80,8 +82,10 @@ def load_model(
             output_loading_info=True,
             dtype=torch.float32,  # published half-precision weights are trained in full precision
         )
-    except (OSError, SafetensorError, RuntimeError, ValueError) as exc:
-        raise CheckpointError(f"{folder}: cannot load the weights: {exc}") from None
+    except ConfigError:
+        raise
+    except (OSError, SafetensorError, *BROKEN) as exc:
+        raise CheckpointError(f"{folder}: cannot load the weights: {explain(exc)}") from exc
     prefix = f"{model.base_model_prefix}."
     missing = sorted(key for key in report["missing_keys"] if key.startswith(prefix))
     missing = [key for key in missing if "pooler" not in key]
@@ -102,8 +106,8 @@ def load_config(folder: Path) -> PreTrainedConfig:
     """
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as exc:
-        raise CheckpointError(f"{folder}: cannot use its config.json: {exc}") from None
+    except (OSError, *BROKEN) as exc:
+        raise CheckpointError(f"{folder}: cannot use its config.json: {explain(exc)}") from exc
     return config
 
 

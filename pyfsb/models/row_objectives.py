@@ -132,11 +132,21 @@ def build_chat_objective(tokenizer: PreTrainedTokenizerBase, *, max_tokens: int)
     Raises:
         ConfigError: The tokenizer has no end token.
     """
+    begin, end = chat_ends(tokenizer)
+    return Sft(eos=end, bos=begin, max_tokens=max_tokens)
+
+
+def chat_ends(tokenizer: PreTrainedTokenizerBase) -> tuple[int | None, int]:
+    """Return what begins a dialogue (None: nothing) and what ends an answer.
+
+    Raises:
+        ConfigError: The tokenizer has no end token.
+    """
     end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
     begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.cls_token_id
     if end is None:
         raise ConfigError("the tokenizer has no end token (eos or sep); answers need one")
-    return Sft(eos=int(end), bos=None if begin is None else int(begin), max_tokens=max_tokens)
+    return None if begin is None else int(begin), int(end)
 
 
 def build_rewriting_objective(
@@ -178,13 +188,17 @@ def encoder_frame(
     """Return what stands before and behind a text that an encoder of an encoder-decoder reads.
 
     A SentencePiece tokenizer in front of BART adds an end and no begin; what model and tokenizer
-    both name and the tokenizer left out is added here.
+    both name and the tokenizer left out is added here. Where both name an end and the tokenizer
+    puts another one (a BERT tokenizer in front of MegatronT5), its frame is not the model's: a text
+    and the end, as in pretraining.
     """
     whole = list(tokenizer(_PROBE)["input_ids"])
     plain = list(tokenizer(_PROBE, add_special_tokens=False)["input_ids"])
     place = next(n for n in range(len(whole)) if whole[n : n + len(plain)] == plain)
     begins, ends = whole[:place], whole[place + len(plain) :]
     begin, end = (_shared_id(config, tokenizer, name) for name in ("bos_token_id", "eos_token_id"))
+    if end is not None and ends and ends[-1] != end:
+        return (), (end,)
     if begin is not None and not begins:
         begins = [begin]
     if end is not None and not ends:

@@ -179,10 +179,31 @@ def find_model(name: str) -> ModelEntry:
         except UnknownNameError as exc:
             if "several" in exc.kind:
                 raise
+            _refuse_group(name)
             known = [shown for entry in all_entries() for shown in shown_names(entry)]
             known += [row.name for row in (*all_catalogue_rows(), *added_rows())]
             raise UnknownNameError("model", name, known) from None
     return build_entry(row)
+
+
+def _refuse_group(name: str) -> None:
+    """Say which models a name stands for that is a series or a heading of the list.
+
+    Raises:
+        UnknownNameError: Carries the models, or the command that lists them.
+    """
+    wanted = loosen(name)
+    for series in Series:
+        if series is not Series.OTHER and wanted in (loosen(series.value), loosen(series.chinese)):
+            raise UnknownNameError(
+                f"model (a series: `fsb models list --series {series.value}` has its models)",
+                name, [entry.name for entry in all_entries() if entry.series is series],
+            )  # fmt: skip
+    rows = [row.name for row in all_catalogue_rows() if loosen(row.heading) == wanted]
+    if rows:
+        raise UnknownNameError(
+            f"model (a heading of the catalogue; its models: {', '.join(rows)})", name, rows
+        )
 
 
 def build_entry(row: CatalogueRow) -> ModelEntry:

@@ -13,7 +13,7 @@ import numpy as np
 from pyfsb.config import ObjectiveName, RunSpec
 from pyfsb.data.row_sets import ROWS_NAME, load_row_set
 from pyfsb.errors import ConfigError
-from pyfsb.models.building import decoder_start, max_positions
+from pyfsb.models.building import max_positions
 from pyfsb.models.loading import load_tokenizer
 from pyfsb.models.row_objectives import (
     build_chat_objective,
@@ -22,13 +22,12 @@ from pyfsb.models.row_objectives import (
     build_rewriting_objective,
     make_tokenize,
 )
-from pyfsb.objectives import SpecialIds
 from pyfsb.objectives.row_objective import RowObjective
 from pyfsb.storage.workspace import Workspace
 from pyfsb.training.order import Part, build_order, held_out_ids
 from pyfsb.training.row_source import RowSource
 from pyfsb.training.sources import Corpus
-from pyfsb.training.starting import Plan, Start
+from pyfsb.training.starting import Plan, Start, find_decoder_start
 
 
 def open_rows(spec: RunSpec, plan: Plan, start: Start, uri: str) -> Corpus:
@@ -87,10 +86,16 @@ def _build_objective(
     if plan.name is ObjectiveName.EXTRACTION:
         return build_extraction_objective(config, tokenizer, max_tokens=longest)
     if plan.name is ObjectiveName.REWRITING:
+        begin = find_decoder_start(plan, start)
+        if begin is None:
+            raise ConfigError(
+                f"objective.name = rewriting: {plan.entry.name} has no decoder; expected an "
+                "encoder-decoder such as BART, T5 or Pegasus"
+            )
         return build_rewriting_objective(
             config,
             tokenizer,
-            decoder_start=decoder_start(plan.entry.architecture, SpecialIds.of(start.pieces)),
+            decoder_start=begin,
             max_tokens=longest,
         )
     return build_chat_objective(tokenizer, max_tokens=longest)

@@ -21,6 +21,7 @@ from pyfsb.errors import CheckpointError, ConfigError
 from pyfsb.models.building import build_config, build_model, decoder_start, max_positions
 from pyfsb.models.loading import check_fits, load_config, load_model, load_tokenizer, open_weights
 from pyfsb.models.ngrams import find_lexicon
+from pyfsb.models.row_objectives import chat_ends
 from pyfsb.models.vocabulary_surgery import extend_model, find_sources
 from pyfsb.objectives import Objective, SpecialIds, make_objective
 from pyfsb.objectives.ngrams import WithNgrams
@@ -101,19 +102,34 @@ def build_objective(plan: Plan, start: Start) -> Objective:
         ConfigError: The vocabulary lacks a special token that the objective needs.
         DataError: The model reads n-grams and its tokenizer has no lexicon.
     """
-    special, config = SpecialIds.of(start.pieces), start.model.config
-    begin = None
-    if config.is_encoder_decoder:
-        begin = decoder_start(plan.entry.architecture, special)
-    tokenizer = load_tokenizer(start.tokenizer_folder)
+    config, tokenizer = start.model.config, load_tokenizer(start.tokenizer_folder)
     objective = make_objective(
-        plan.objective, special, decoder_start=begin,
+        plan.objective, SpecialIds.of(start.pieces), decoder_start=find_decoder_start(plan, start),
         encode=lambda text: tokenizer.encode(text, add_special_tokens=False),
     )  # fmt: skip
     lexicon = find_lexicon(config, tokenizer)
     if lexicon is None:
         return objective
     return WithNgrams(objective, lexicon, limit=NgramLimit(max_tokens=max_positions(config)))
+
+
+def find_decoder_start(plan: Plan, start: Start) -> int | None:
+    """Return what the model's decoder begins with, which is what generation begins with.
+
+    Returns:
+        The token that a checkpoint's config names, else that of the architecture; None without a
+        decoder.
+
+    Raises:
+        ConfigError: The vocabulary lacks it.
+    """
+    config = start.model.config
+    if not config.is_encoder_decoder:
+        return None
+    named = getattr(config, "decoder_start_token_id", None)
+    if named is not None:
+        return int(named)
+    return decoder_start(plan.entry.architecture, SpecialIds.of(start.pieces))
 
 
 def check_lengths(spec: RunSpec, objective: Objective, config: PreTrainedConfig) -> None:
@@ -153,6 +169,8 @@ def build_start(
     else:
         start = _load_first(spec, plan, tokenizer_uri, uri, group)
     _set_prompt(plan, start.model.config)
+    if plan.family is Family.GENERATE:
+        _set_ends(plan, start)
     _log.info("%s: %.2f M parameters", plan.entry.name, count_parameters(start.model) / 1e6)
     return start
 
@@ -261,8 +279,29 @@ def _set_prompt(plan: Plan, config: Any) -> None:
         config.prompt_end = plan.objective.denoising.end
     elif plan.name is ObjectiveName.SFT:
         config.prompt_template, config.prompt_end = TURN.replace("{question}", "{text}"), ""
-    elif plan.name is ObjectiveName.PREFIX_LM and hasattr(config, "prompt_token_type"):
-        config.prompt_token_type = 0  # prompts are prefixes that are read both ways
+    if plan.family is Family.GENERATE and hasattr(config, "prompt_token_type"):
+        # Prefixes are read both ways; the other objectives train from left to right.
+        config.prompt_token_type = 0 if plan.name is ObjectiveName.PREFIX_LM else 1
+
+
+def _set_ends(plan: Plan, start: Start) -> None:
+    """Write into the config what texts begin and end with in this training.
+
+    A checkpoint may name tokens of another vocabulary, such as GPT-2's beside a BERT vocabulary.
+    """
+    special = SpecialIds.of(start.pieces)
+    begin, end = special.bos, special.eos
+    if plan.name is ObjectiveName.SFT:
+        begin, end = chat_ends(load_tokenizer(start.tokenizer_folder))
+    elif plan.name is ObjectiveName.PREFIX_LM:
+        begin, end = special.cls, special.sep
+    elif plan.name is ObjectiveName.DENOISING:
+        begin = None  # the prompt is the beginning
+    for config in (start.model.config, start.model.generation_config):
+        config.bos_token_id = begin
+        known = config.eos_token_id
+        if end not in (known if isinstance(known, list) else [known]):
+            config.eos_token_id = end
 
 
 def _has_order_head(plan: Plan) -> bool:

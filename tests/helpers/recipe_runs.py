@@ -156,7 +156,7 @@ def bring_weights(spec: dict[str, Any], folder: Path) -> None:
     from pyfsb.data.tokenizer_files import read_pieces_of
     from pyfsb.models.building import build_config, build_model
     from pyfsb.models.loading import load_tokenizer
-    from pyfsb.registry import find_entry
+    from pyfsb.registry import all_entries, find_entry
     from pyfsb.training.starting import plan_training
 
     uri, name = spec["model"].get("checkpoint"), spec["model"]["name"]
@@ -169,7 +169,9 @@ def bring_weights(spec: dict[str, Any], folder: Path) -> None:
         own = {**spec, "data": {}, "objective": {"name": "token_mlm"}}
         shrink_data(own, folder)
     tokenizer = bring_corpus(own, folder) / "corpus/tokenizer"
-    config = build_config(find_entry(name), tiny(name), vocabulary=read_pieces_of(tokenizer))
+    published = [entry for entry in all_entries() if uri == f"hf://{entry.hub_id}"]
+    entry = published[0] if published else find_entry(name)
+    config = build_config(entry, tiny(name), vocabulary=read_pieces_of(tokenizer))
     place = place_of(uri, folder)
     build_model(config, family, seed=1).save_pretrained(place)
     load_tokenizer(tokenizer).save_pretrained(place)

@@ -13,7 +13,17 @@ from pyfsb.config import ObjectiveName, ObjectiveSpec
 from pyfsb.errors import ConfigError, UnknownNameError
 from pyfsb.objectives import Objective, SpecialIds, make_objective
 from tests.helpers.objective_samples import (
-    CLS, FIRST, MASK, NUM_ORDINARY, PAD, PIECES, SEP, SPECIAL, documents, make_samples, rows_of,
+    CLS,
+    FIRST,
+    MASK,
+    NUM_ORDINARY,
+    PAD,
+    PIECES,
+    SEP,
+    SPECIAL,
+    documents,
+    make_samples,
+    rows_of,
 )  # fmt: skip
 
 SPECS = {
@@ -22,7 +32,7 @@ SPECS = {
     "poisson": {"name": "text_infilling", "text_infilling": {"spans": "poisson"}},
     "gap_sentences": {}, "denoising": {}, "causal_lm": {}, "prefix_lm": {},
 }  # fmt: skip
-ROW_OBJECTIVES = {"sft", "multiple_choice", "extraction", "contrastive"}
+ROW_OBJECTIVES = {"sft", "rewriting", "multiple_choice", "extraction", "contrastive"}
 
 
 def make(case: str) -> Objective:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyfsb.errors import ConfigError, UnknownNameError
-from pyfsb.objectives import CausalLm, SpecialIds, WholeWord, make_objective
+from pyfsb.errors import ConfigError
+from pyfsb.objectives import CausalLm, SpecialIds, WholeWord
 from pyfsb.objectives.protocol import Samples
 from pyfsb.objectives.whole_word import choose_words
 
@@ -160,10 +160,3 @@ def test_causal_targets_are_the_next_tokens() -> None:
 def test_a_ratio_outside_is_refused(ratio: float) -> None:
     with pytest.raises(ConfigError, match="objective.mask_ratio"):
         WholeWord(SPECIAL, mask_ratio=ratio)
-
-
-def test_objectives_have_names() -> None:
-    assert isinstance(make_objective("whole_word", SPECIAL, mask_ratio=0.15), WholeWord)
-    assert isinstance(make_objective("causal_lm", SPECIAL, mask_ratio=0.15), CausalLm)
-    with pytest.raises(UnknownNameError, match="did you mean 'whole_word'"):
-        make_objective("whole_words", SPECIAL, mask_ratio=0.15)
