@@ -64,7 +64,8 @@ def _import(arguments: argparse.Namespace) -> int:
         value = getattr(arguments, name)
         if value is not None and not 0 < value < _MOST:
             raise ConfigError(
-                f"--{name.replace('_', '-')} {value}: expected a number above 0 and below {_MOST:,}"
+                f"--{name.replace('_', '-')} {value:g}: expected a number above 0 "
+                f"and below {_MOST:,}"
             )
     limits = Limits(
         max_bytes=int(arguments.max_gib * _GIB),

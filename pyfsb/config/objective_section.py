@@ -129,6 +129,14 @@ class PrefixLmSpec(Schema):
         return self
 
 
+class RewritingSpec(Schema):
+    """Encoder-decoders: a text is read, another one is written."""
+
+    max_target_tokens: Annotated[int, Field(ge=2)] | None = None
+    """Tokens of what is written at most, its end included; longer ones are cut (published: 64 of
+    LCSTS, 128 of CMRC). None takes data.max_tokens."""
+
+
 class ObjectiveSpec(Schema):
     """How inputs and labels are made from text."""
 
@@ -151,3 +159,5 @@ class ObjectiveSpec(Schema):
     """Of denoising."""
     prefix_lm: PrefixLmSpec = PrefixLmSpec()
     """Of prefix_lm."""
+    rewriting: RewritingSpec = RewritingSpec()
+    """Of rewriting."""

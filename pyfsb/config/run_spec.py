@@ -161,6 +161,8 @@ def stage_hash(spec: RunSpec, stage: Stage) -> str:
             "training": {key: dump["training"][key] for key in _RESULT_OF_TRAINING},
             "order": {key: dump["data"][key] for key in order},
             "blend": [{"name": part.name, "weight": part.weight} for part in spec.data.blend],
+            # Texts are cut by the data stage, rows by the training.
+            **({"max_tokens": spec.data.max_tokens} if spec.data.rows else {}),
         },
         Stage.EVALUATION: {
             "model": model,

@@ -58,7 +58,10 @@ class Generator:
         self._model = model.eval()
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
-        self._begin = special_ids(model.config, "bos_token_id")[:1]
+        # GPT-2's default beside a BERT vocabulary is no token of the model.
+        num_tokens = model.get_input_embeddings().num_embeddings
+        begins = special_ids(model.config, "bos_token_id")
+        self._begin = [token for token in begins if token < num_tokens][:1]
         if max_tokens <= len(self._begin) + 1:
             raise ConfigError(f"max_tokens = {max_tokens}: too few for a prompt and an answer")
         self._ends = end_ids(model) or None

@@ -27,6 +27,10 @@ class Prompt:
     end: str = ""
     """What ends the answer before the model's own end token; empty: nothing does. A closing quote
     ends it only where no opening one of the answer waits for it."""
+    in_parts: bool = False
+    """True: what stands before the text, the text and what stands behind are tokenised apart, as
+    training does that reads texts from shards. Tokenizers that mark where a text begins
+    (SentencePiece) give other tokens then."""
 
     def __post_init__(self) -> None:
         """Refuse a template that has no place for the text, or two."""
@@ -38,7 +42,7 @@ class Prompt:
         """Return the prompt of a model.
 
         Args:
-            config: The model's; may have `prompt_template` and `prompt_end`.
+            config: The model's; may have `prompt_template`, `prompt_end`, `prompt_in_parts`.
             template: Used instead of the config's.
             end: Likewise.
 
@@ -49,7 +53,9 @@ class Prompt:
             template = getattr(config, "prompt_template", None) or PLACE
         if end is None:
             end = getattr(config, "prompt_end", None) or ""
-        return cls(template=template, end=end)
+        return cls(
+            template=template, end=end, in_parts=bool(getattr(config, "prompt_in_parts", False))
+        )
 
     @property
     def is_plain(self) -> bool:
@@ -59,6 +65,13 @@ class Prompt:
     def fill(self, text: str) -> str:
         """Return what the model reads."""
         return self.template.replace(PLACE, text)
+
+    def encode(self, text: str, encode: Callable[[str], list[int]]) -> list[int]:
+        """Return the tokens of what the model reads; `encode` returns those of a text."""
+        if not self.in_parts:
+            return encode(self.fill(text))
+        before, behind = self.template.split(PLACE)
+        return [token for part in (before, text, behind) if part for token in encode(part)]
 
     def fit(
         self, text: str, encode: Callable[[str], list[int]], room: int, *, keeps_start: bool
@@ -77,10 +90,10 @@ class Prompt:
         Raises:
             ConfigError: The template alone is longer than the room.
         """
-        ids = encode(self.fill(text))
+        ids = self.encode(text, encode)
         if len(ids) <= room:
             return ids, False
-        best = encode(self.fill(""))
+        best = self.encode("", encode)
         if len(best) > room:
             raise ConfigError(
                 f"prompt template {self.template!r}: {len(best)} tokens, expected at most {room}"
@@ -88,7 +101,7 @@ class Prompt:
         fits, too_long = 0, len(text)
         while too_long - fits > 1:
             middle = (fits + too_long) // 2
-            ids = encode(self.fill(text[:middle] if keeps_start else text[-middle:]))
+            ids = self.encode(text[:middle] if keeps_start else text[-middle:], encode)
             if len(ids) <= room:
                 fits, best = middle, ids
             else:

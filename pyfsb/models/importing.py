@@ -30,12 +30,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedConfig
-from transformers.utils import logging as transformers_logging
 
 import pyfsb
 from pyfsb import records
 from pyfsb.errors import CheckpointError, StorageError
 from pyfsb.models import import_sources
+from pyfsb.models import loading as _loading  # noqa: F401  (quiet; registers classes)
 from pyfsb.models.architectures import find_architecture
 from pyfsb.models.building import find_class
 from pyfsb.models.hub import INDEX_NAME, WEIGHTS_NAME, hash_sha256
@@ -44,7 +44,6 @@ from pyfsb.models.key_maps import KeyMap
 from pyfsb.records import FileEntry
 from pyfsb.registry import ModelEntry, find_model
 from pyfsb.schema import Schema
-from pyfsb.tokenizers import registration as _registration  # noqa: F401  (registers classes)
 
 RECORD_NAME: Final = "import.json"
 _LEGACY: Final = KeyMap(rules=((r"\.gamma$", ".weight"), (r"\.beta$", ".bias")))
@@ -61,8 +60,6 @@ _GIB: Final = 1 << 30
 _MAX_SHARD: Final = "5GB"
 _MAX_NAMES: Final = 8
 _log = logging.getLogger(__name__)
-transformers_logging.set_verbosity_error()  # what it reports stands in our own text
-transformers_logging.disable_progress_bar()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,10 +230,6 @@ def _judge(source: Path, target: Path, done: subprocess.CompletedProcess[str]) -
         return answer
     target.unlink(missing_ok=True)
     reason = str(answer.get("error", f"exit code {done.returncode}"))
-    # torch's text also says how to open the file all the same, which nobody should.
-    reason = re.sub(r"\. (In PyTorch 2|Re-running).*?(?=WeightsUnpickler error|\Z)", ": ", reason,
-                    flags=re.DOTALL)  # fmt: skip
-    reason = " ".join(reason.partition("Check the documentation")[0].split())
     if "Weights only load failed" in reason or "PermissionError" in reason:
         asked = re.search(r"GLOBAL ([\w.]+)|global ([\w.]+)|asked for ([\w.]+)", reason)
         what = next((part for part in asked.groups() if part), "") if asked else ""
@@ -245,6 +238,9 @@ def _judge(source: Path, target: Path, done: subprocess.CompletedProcess[str]) -
                 f"{source}: refused, for it is not plain weights: it asks for {what}. Nothing of "
                 "it was run; get the weights as safetensors from someone you trust"
             )
+    # torch's text also says how to open the file all the same, which nobody should.
+    reason = reason.rpartition("from a trusted source.")[2].partition("Check the documentation")[0]
+    reason = " ".join(reason.rpartition("WeightsUnpickler error:")[2].split())
     raise CheckpointError(
         f"{source}: cannot be read as weights; it may be cut short or no checkpoint of PyTorch: "
         f"{reason[:300]}"

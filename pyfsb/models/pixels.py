@@ -64,6 +64,29 @@ def find_preprocessing(config: PreTrainedConfig, folder: Path | None = None) -> 
         raise CheckpointError(f"{path} cannot be used: {exc}") from None
 
 
+def write_preprocessor(config: PreTrainedConfig, source: Path, folder: Path) -> None:
+    """Write how images were made that a model was trained on; nothing for models without images.
+
+    The data stage scales the shorter side and cuts out the middle, whatever the source's file says.
+
+    Args:
+        config: Of the model.
+        source: What training began with; its preprocessor_config.json gives the colours.
+        folder: Of the exported model.
+    """
+    if not hasattr(config, "vision_config") and not hasattr(config, "image_size"):
+        return
+    found, size = find_preprocessing(config, source), image_size(config)
+    square = {"height": size, "width": size}
+    values = {
+        "image_processor_type": "CLIPImageProcessor", "do_resize": True,
+        "size": {"shortest_edge": size}, "resample": BICUBIC, "do_center_crop": True,
+        "crop_size": square, "do_rescale": True, "rescale_factor": _RESCALE, "do_normalize": True,
+        "image_mean": found.mean, "image_std": found.std, "do_convert_rgb": True,
+    }  # fmt: skip
+    (folder / PREPROCESSOR_NAME).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
 def image_size(config: PreTrainedConfig) -> int:
     """Return the pixels of a side that a model wants.
 

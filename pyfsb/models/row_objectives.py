@@ -155,6 +155,7 @@ def build_rewriting_objective(
     *,
     decoder_start: int,
     max_tokens: int,
+    max_target_tokens: int,
 ) -> Rewriting:
     """Return the objective of pairs of texts.
 
@@ -162,7 +163,8 @@ def build_rewriting_objective(
         config: Of an encoder-decoder.
         tokenizer: Its tokenizer.
         decoder_start: What its decoder begins with.
-        max_tokens: Tokens of either text at most, special tokens included.
+        max_tokens: Tokens of a text at most, special tokens included.
+        max_target_tokens: Tokens of what is written at most, its end included.
 
     Raises:
         ConfigError: The tokenizer has no end token.
@@ -177,7 +179,7 @@ def build_rewriting_objective(
         decoder_start=decoder_start,
         eos=int(end),
         max_tokens=max_tokens,
-        max_target_tokens=max_tokens,
+        max_target_tokens=max_target_tokens,
         template=getattr(config, "prompt_template", None) or "{text}",
     )
 

@@ -97,5 +97,6 @@ def _build_objective(
             tokenizer,
             decoder_start=begin,
             max_tokens=longest,
+            max_target_tokens=min(longest, plan.objective.rewriting.max_target_tokens or longest),
         )
     return build_chat_objective(tokenizer, max_tokens=longest)

@@ -277,8 +277,13 @@ def _set_prompt(plan: Plan, config: Any) -> None:
     if plan.name is ObjectiveName.DENOISING:
         config.prompt_template = plan.objective.denoising.template
         config.prompt_end = plan.objective.denoising.end
+        config.prompt_in_parts = True  # the texts of shards are tokens already
     elif plan.name is ObjectiveName.SFT:
         config.prompt_template, config.prompt_end = TURN.replace("{question}", "{text}"), ""
+        config.prompt_in_parts = False
+    elif plan.name is ObjectiveName.REWRITING and "prompt_template" in plan.entry.config:
+        # Weights of another entry, such as the backbone's, know no prompt.
+        config.prompt_template = plan.entry.config["prompt_template"]
     if plan.family is Family.GENERATE and hasattr(config, "prompt_token_type"):
         # Prefixes are read both ways; the other objectives train from left to right.
         config.prompt_token_type = 0 if plan.name is ObjectiveName.PREFIX_LM else 1

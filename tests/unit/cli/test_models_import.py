@@ -57,3 +57,22 @@ def test_errors_have_their_exit_codes(tmp_path: Path) -> None:
     told = ["models", "export", str(source), "--to", "hf", "--output", str(tmp_path / "out")]
     assert main(told) == EXIT_CONFIG
     assert main([*told, "--model", NAME, "--family", "fill_mask"]) == EXIT_OK
+
+
+@pytest.mark.parametrize(
+    "told", ["--max-gib nan", "--max-gib inf", "--memory-gib -1", "--timeout-seconds 0"]
+)
+def test_limits_that_are_none(
+    told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["models", "import", str(tmp_path), "--model", NAME, "--to", str(tmp_path / "to")]
+    assert main([*command, *told.split()]) == EXIT_CONFIG
+    assert f"{told}: expected a number above 0" in capsys.readouterr().err
+
+
+def test_export_into_the_folder_one_is_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["models", "export", NAME, "--to", "hf", "--output", "."]) == EXIT_CONFIG
+    assert "name a folder to make" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from pyfsb.config import Family
 from pyfsb.data.vocabulary import write_tokenizer
 from pyfsb.errors import CheckpointError, StorageError, UnknownNameError
 from pyfsb.models.architectures import find_architecture
+from pyfsb.models.import_sources import build_config as build_import_config
 from pyfsb.models.importing import RECORD_NAME, Limits, convert_file, import_model
 from pyfsb.models.loading import load_model
 from pyfsb.registry import find_entry
@@ -186,6 +188,35 @@ def test_a_malicious_pickle_is_refused_and_does_not_run(tmp_path: Path) -> None:
         import_model(str(folder), NAME, tmp_path / "to")
     assert not trace.exists()
     assert not (tmp_path / "to").exists()
+
+
+def test_old_and_plain_pickles_are_refused_without_a_hint_to_trust_them(tmp_path: Path) -> None:
+    folder = publish(tmp_path / "from")
+    trace, path = tmp_path / "trace", folder / "pytorch_model.bin"
+    content = {"a": Malicious(trace), "b": torch.zeros(2)}
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+    with pytest.raises(CheckpointError, match=r"refused.*asks for (posix|os)\.system"):
+        import_model(str(folder), NAME, tmp_path / "to")
+    path.write_bytes(pickle.dumps(Malicious(trace)))
+    with pytest.raises(CheckpointError, match="cannot be read as weights") as caught:
+        import_model(str(folder), NAME, tmp_path / "to")
+    assert "weights_only" not in str(caught.value)
+    assert not trace.exists()
+
+
+def test_a_folder_one_is_in_is_no_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match="name a folder to make"):
+        import_model("from", NAME, Path("."))
+
+
+def test_differences_of_a_part_are_named_field_by_field(tmp_path: Path) -> None:
+    entry = find_entry("Taiyi-CLIP-Roberta-102M-Chinese")
+    theirs = {"text_config": {"hidden_size": 32}, "vision_config": {"image_size": 12}}
+    (tmp_path / "config.json").write_text(json.dumps(theirs))
+    _, differences = build_import_config(tmp_path, entry)
+    assert differences["text_config.hidden_size"] == "32, entry: 768"
+    assert all(len(text) < 80 for text in differences.values())
 
 
 def test_a_truncated_file_is_refused(tmp_path: Path) -> None:

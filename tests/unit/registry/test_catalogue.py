@@ -112,3 +112,16 @@ def test_a_name_of_several_rows_lists_them() -> None:
 def test_weights_of_another_framework_are_told() -> None:
     entry = build_entry(find_catalogue("SimBERT Base"))
     assert any("TensorFlow only" in issue for issue in entry.known_issues)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("二郎神", "fsb models list --series Erlangshen"),
+        ("Erlangshen", "fsb models list --series Erlangshen"),
+        ("BERT", "a heading of the catalogue; its models: BERT-Base, BERT-wwm"),
+    ],
+)
+def test_a_series_or_a_heading_is_no_model_but_says_which_there_are(name: str, text: str) -> None:
+    with pytest.raises(UnknownNameError, match=text):
+        find_model(name)
