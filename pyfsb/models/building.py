@@ -13,6 +13,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 from transformers import (
+    CONFIG_MAPPING,
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
@@ -81,9 +82,10 @@ def find_class(model_type: str, family: Family, *, has_order_head: bool = False)
         return AutoModelForPreTraining
     own = find_architecture(model_type)
     if own is None:
-        if family not in AUTO_CLASSES:
+        auto = AUTO_CLASSES.get(family)
+        if auto is None or CONFIG_MAPPING[model_type] not in auto._model_mapping:
             raise ConfigError(f"{model_type} has no head for family {family.value}")
-        return AUTO_CLASSES[family]
+        return auto
     same_head = {Family.PAIR: Family.CLASSIFY, Family.CHOOSE: Family.FILL_MASK}
     for wanted in (family, same_head.get(family, family)):
         if wanted in own.classes:

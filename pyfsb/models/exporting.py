@@ -26,6 +26,7 @@ from pyfsb.models.hub import is_hub_uri, parse_hub_uri
 from pyfsb.models.loading import (
     Weights,
     check_fits,
+    imported_name,
     load_config,
     load_model,
     load_tokenizer,
@@ -121,7 +122,7 @@ def _gather(
             corpora=find_corpora(record, weights.uri),
             scores=find_scores(record, found),
         )
-    name = model or _imported_name(weights.model_folder)
+    name = model or imported_name(weights.model_folder)
     if name is None:
         name = parse_hub_uri(name_or_uri).name if is_hub_uri(name_or_uri) else name_or_uri
         if Path(name_or_uri).expanduser().is_dir():
@@ -130,16 +131,6 @@ def _gather(
             )
     entry = find_model(name)
     return CardFacts(entry=entry, family=family or entry.family, source=weights.uri)
-
-
-def _imported_name(folder: Path) -> str | None:
-    """Return the model's name in the record of an import, if the folder is one."""
-    from pyfsb.models.importing import RECORD_NAME, ImportRecord
-
-    path = folder / RECORD_NAME
-    if not path.is_file():
-        return None
-    return ImportRecord.model_validate_json(path.read_text(encoding="utf-8")).model
 
 
 def _read_report(uri: str) -> EvalReport:
@@ -198,7 +189,7 @@ def _write_onnx(source: Path, family: Family, folder: Path) -> None:
         raise ConfigError(
             f"--to onnx: {exc.name} is missing: pip install fengshenbang[onnx]"
         ) from None
-    model = load_model(source, family).eval()
+    model = load_model(source, family, is_whole=True).eval()
     if hasattr(model, "match_ngrams"):
         raise ConfigError(
             f"--to onnx: {model.config.model_type} also reads n-grams, which a graph of ids and "

@@ -16,7 +16,7 @@ from typing import Any, Final
 from transformers import AutoConfig, PreTrainedConfig
 
 from pyfsb import storage
-from pyfsb.errors import CheckpointError, ConfigError
+from pyfsb.errors import CheckpointError, ConfigError, DataError
 from pyfsb.models.architectures import find_architecture
 from pyfsb.models.hub import (
     INDEX_NAME,
@@ -29,6 +29,7 @@ from pyfsb.models.hub import (
     parse_hub_uri,
     shard_names,
 )
+from pyfsb.models.ngrams import find_lexicon
 from pyfsb.models.overrides import BROKEN, explain
 from pyfsb.registry import ModelEntry
 from pyfsb.storage.workspace import localise
@@ -150,6 +151,10 @@ def write_tokenizer(
     again = load_tokenizer(folder)
     if again(_PROBE)["input_ids"] != tokenizer(_PROBE)["input_ids"]:
         raise CheckpointError(f"{source}: the tokenizer gives other ids once it is written")
+    try:
+        find_lexicon(config, again)
+    except (ConfigError, DataError) as exc:
+        raise CheckpointError(f"{source}: {exc}") from None
     size = getattr(config, "vocab_size", None)
     if isinstance(size, int) and len(tokenizer) > size:
         raise CheckpointError(

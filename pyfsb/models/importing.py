@@ -35,17 +35,17 @@ import pyfsb
 from pyfsb import records
 from pyfsb.errors import CheckpointError, StorageError
 from pyfsb.models import import_sources
-from pyfsb.models import loading as _loading  # noqa: F401  (quiet; registers classes)
 from pyfsb.models.architectures import find_architecture
 from pyfsb.models.building import find_class
 from pyfsb.models.hub import INDEX_NAME, WEIGHTS_NAME, hash_sha256
 from pyfsb.models.import_sources import Source
 from pyfsb.models.key_maps import KeyMap
+from pyfsb.models.loading import IMPORT_RECORD_NAME  # as it loads, it registers and quiets
 from pyfsb.records import FileEntry
 from pyfsb.registry import ModelEntry, find_model
 from pyfsb.schema import Schema
 
-RECORD_NAME: Final = "import.json"
+RECORD_NAME: Final = IMPORT_RECORD_NAME
 _LEGACY: Final = KeyMap(rules=((r"\.gamma$", ".weight"), (r"\.beta$", ".bias")))
 """Source: names of TensorFlow's layer norms, which early PyTorch checkpoints kept."""
 _BUFFERS: Final = KeyMap(
@@ -313,7 +313,7 @@ def _check(
     """Compare names and shapes with the module, on the meta device; tells whether any are extra."""
     module = _find_module(config, entry)
     try:
-        _, report = module.from_pretrained(
+        model, report = module.from_pretrained(
             partial,
             config=config,
             device_map="meta",
@@ -345,6 +345,8 @@ def _check(
             f"{found.uri}: weights do not fit {entry.name} ({module.__name__}): "
             f"{'; '.join(problems)}. --allow-missing and --allow-extra take patterns of names"
         )
+    config.architectures = [type(model).__name__]  # the published one may be a class of theirs
+    config.save_pretrained(partial)
     return bool(work.extra)
 
 

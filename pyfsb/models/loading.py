@@ -13,7 +13,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -42,6 +42,9 @@ from pyfsb.storage.workspace import Workspace, localise
 from pyfsb.tokenizers import choosing
 from pyfsb.tokenizers import registration as _registration  # noqa: F401  (AutoTokenizer finds ours)
 
+IMPORT_RECORD_NAME: Final = "import.json"
+"""What `fsb models import` writes beside the weights."""
+
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
 
@@ -53,6 +56,7 @@ def load_model(
     seed: int = 0,
     labels: Sequence[str] | None = None,
     has_order_head: bool = False,
+    is_whole: bool = False,
 ) -> PreTrainedModel:
     """Load weights from a Hugging Face folder.
 
@@ -62,6 +66,7 @@ def load_model(
         seed: Of such a new head.
         labels: Labels of a new classification or tagging head; None keeps those of the folder.
         has_order_head: With the head that judges the order of sentences.
+        is_whole: Refuse a folder that lacks the head: for answers, which random weights are none.
 
     Raises:
         CheckpointError: A file is missing or broken, or weights other than a head do not fit.
@@ -87,12 +92,17 @@ def load_model(
     except (OSError, SafetensorError, *BROKEN) as exc:
         raise CheckpointError(f"{folder}: cannot load the weights: {explain(exc)}") from exc
     prefix = f"{model.base_model_prefix}."
-    missing = sorted(key for key in report["missing_keys"] if key.startswith(prefix))
-    missing = [key for key in missing if "pooler" not in key]
+    is_new = is_whole and family is not Family.EMBED  # whose vectors no pooler touches
+    missing = [
+        key
+        for key in sorted(report["missing_keys"])
+        if is_new or (key.startswith(prefix) and "pooler" not in key)
+    ]
     if missing:
         raise CheckpointError(
-            f"{folder}: {len(missing)} weights of {config.model_type} are missing, "
-            f"such as {', '.join(missing[:3])}"
+            f"{folder}: {len(missing)} weights of {config.model_type} for family {family.value} "
+            f"are missing, such as {', '.join(missing[:3])}"
+            + ("; fine-tune it for this family, or ask it for another" if is_new else "")
         )
     loaded: PreTrainedModel = model
     return loaded
@@ -109,6 +119,22 @@ def load_config(folder: Path) -> PreTrainedConfig:
     except (OSError, *BROKEN) as exc:
         raise CheckpointError(f"{folder}: cannot use its config.json: {explain(exc)}") from exc
     return config
+
+
+def imported_name(folder: Path) -> str | None:
+    """Return which registered model a folder is that `fsb models import` made; None of others.
+
+    Raises:
+        CheckpointError: Its `import.json` says no name.
+    """
+    path = folder / IMPORT_RECORD_NAME
+    if not path.is_file():
+        return None
+    try:
+        name = json.loads(path.read_text(encoding="utf-8"))["model"]
+    except (ValueError, KeyError, TypeError) as exc:
+        raise CheckpointError(f"{path} is not the record of an import: {exc!r}") from None
+    return str(name)
 
 
 def check_fits(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

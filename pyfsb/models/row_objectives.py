@@ -26,6 +26,8 @@ YES_NO_WORDS: Final = (("是", "非"), ("yes", "no"), ("是", "不"))
 Source: fengshen/models/unimc of Fengshenbang-LM c8fb7b8; the last pair, for small vocabularies, is
 our choice."""
 _PROBE: Final = "一"
+_BEGUN: Final = ("bart",)
+"""Architectures whose encoders read a begin token; T5 and Pegasus read a text and its end."""
 KIND_MARKS: Final = ("[unused1]", "[unused2]")
 """What stands before a kind and before a predicate. Source: fengshen/models/uniex. Vocabularies
 without them take [MASK] for both (our choice)."""
@@ -201,7 +203,7 @@ def encoder_frame(
     begin, end = (_shared_id(config, tokenizer, name) for name in ("bos_token_id", "eos_token_id"))
     if end is not None and ends and ends[-1] != end:
         return (), (end,)
-    if begin is not None and not begins:
+    if begin is not None and not begins and config.model_type in _BEGUN:
         begins = [begin]
     if end is not None and not ends:
         ends = [end]

@@ -20,7 +20,7 @@ from pyfsb.errors import CheckpointError, StorageError, UnknownNameError
 from pyfsb.models.architectures import find_architecture
 from pyfsb.models.import_sources import build_config as build_import_config
 from pyfsb.models.importing import RECORD_NAME, Limits, convert_file, import_model
-from pyfsb.models.loading import load_model
+from pyfsb.models.loading import imported_name, load_model
 from pyfsb.registry import find_entry
 from pyfsb.tokenizers.choosing import load_tokenizer
 from tests.conftest import ROOT
@@ -358,6 +358,7 @@ def test_checkpoints_of_the_original_modules_are_imported(family: str, tmp_path:
     write_tokenizer(PIECES, tmp_path / "words", lowercase=True)
     published = {"model_type": family, "architectures": ["TheirModel"], **case.config["model"]}
     (tmp_path / "from" / "config.json").write_text(json.dumps(published))
+    (tmp_path / "words" / "ngram.txt").write_text("中国,1\n", encoding="utf-8")
     entry = find_entry(ORIGINALS[family])
     # Of ZEN's and Zhouwenwang's pretraining heads our masked language model has but one.
     import_model(
@@ -404,3 +405,18 @@ def test_nothing_but_the_child_opens_a_pickle() -> None:
             if banned.search(code):
                 opening.append(path.relative_to(ROOT).as_posix())
     assert opening == ["pyfsb/models/importing_child.py"]
+
+
+def test_the_config_names_the_class_that_loads_it_whatever_was_published(tmp_path: Path) -> None:
+    folder = publish(tmp_path / "from")
+    path = folder / "config.json"
+    published = json.loads(path.read_text())
+    for number, theirs in enumerate((["TheirModel"], None)):
+        path.write_text(json.dumps({**published, "architectures": theirs}))
+        import_model(str(folder), NAME, tmp_path / str(number))
+        config = json.loads((tmp_path / str(number) / "config.json").read_text())
+        assert config["architectures"] == ["MegatronBertForMaskedLM"]
+        assert imported_name(tmp_path / str(number)) == NAME
+    (tmp_path / "0" / RECORD_NAME).write_text("[]")
+    with pytest.raises(CheckpointError, match="not the record of an import"):
+        imported_name(tmp_path / "0")
