@@ -37,6 +37,7 @@ class ObjectiveName(StrEnum):
     MULTIPLE_CHOICE = "multiple_choice"
     EXTRACTION = "extraction"
     CONTRASTIVE = "contrastive"
+    IMAGE_LABELS = "image_labels"
 
 
 class SentenceOrderSpec(Schema):
@@ -161,3 +162,6 @@ class ObjectiveSpec(Schema):
     """Of prefix_lm."""
     rewriting: RewritingSpec = RewritingSpec()
     """Of rewriting."""
+    freezes_vision: bool = True
+    """contrastive: keep the vision tower and its map into the space as they are, as Taiyi-CLIP was
+    trained; every image is then computed once for the whole training. False trains both towers."""

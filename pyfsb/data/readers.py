@@ -25,7 +25,9 @@ from pyfsb.storage.workspace import cache_folder
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".txt", ".txt.gz")
 
 
-def find_files(root: str, patterns: Iterable[str]) -> list[str]:
+def find_files(
+    root: str, patterns: Iterable[str], *, suffixes: tuple[str, ...] = SUFFIXES
+) -> list[str]:
     """Return the files below a folder or prefix that match globs, sorted, each once.
 
     Returns:
@@ -40,9 +42,9 @@ def find_files(root: str, patterns: Iterable[str]) -> list[str]:
         if not matches:
             raise DataError(f"no file matches {pattern!r} in {root}; {_neighbours(root, pattern)}")
         found.update(matches)
-    wrong = sorted(name for name in found if not name.endswith(SUFFIXES))
+    wrong = sorted(name for name in found if not name.endswith(suffixes))
     if wrong:
-        raise DataError(f"{wrong[0]}: unknown kind of file; expected one of {', '.join(SUFFIXES)}")
+        raise DataError(f"{wrong[0]}: unknown kind of file; expected one of {', '.join(suffixes)}")
     return sorted(found)
 
 

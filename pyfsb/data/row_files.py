@@ -64,7 +64,7 @@ def _read_list(path: Path) -> Iterator[tuple[int, Json]]:
             return
         try:
             _, end = decoder.raw_decode(text, place)
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             raise DataError(f"{path}: line {line}: not a JSON list of objects: {exc}") from None
         raw = text[place:end].encode("utf-8", "surrogateescape")
         yield line, _json_row(raw, path, line)
@@ -91,7 +91,7 @@ def _json_row(raw: bytes, path: Path, number: int) -> Json:
         raise DataError(f"{path}: line {number}: {half!r} is half a character") from None
     except UnicodeDecodeError as exc:
         raise DataError(f"{path}: line {number}: not UTF-8 at byte {exc.start}") from None
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise DataError(f"{path}: line {number}: not JSON: {exc}") from None
     if not isinstance(row, dict):
         raise DataError(f"{path}: line {number}: expected an object, got {raw[:60]!r}")

@@ -22,6 +22,7 @@ from pyfsb.data.choice_rows import load_choice_rows
 from pyfsb.data.corpus_tokenizer import build_tokenizer_folder
 from pyfsb.data.extraction_rows import load_extraction_rows
 from pyfsb.data.folders import describe_inputs, make_partial, publish
+from pyfsb.data.image_sets import IMAGE_OBJECTIVES, load_image_rows, store_images, texts_of
 from pyfsb.data.normalizing import normalise_text
 from pyfsb.data.rewrite_rows import load_rewrite_rows
 from pyfsb.data.vocabulary import vocabulary_digest
@@ -40,20 +41,22 @@ _LOADERS: Final[dict[ObjectiveName, Callable[[Path], Sequence[Any]]]] = {
     ObjectiveName.SFT: load_chat_rows,
     ObjectiveName.REWRITING: load_rewrite_rows,
 }
-ROW_OBJECTIVES: Final = frozenset(_LOADERS)
+ROW_OBJECTIVES: Final = frozenset(_LOADERS) | IMAGE_OBJECTIVES
 """Objectives that learn from rows."""
 _WORDS: Final = {ObjectiveName.MULTIPLE_CHOICE: "是非"}
 """What the vocabulary of an objective must have besides the rows' own texts."""
 _log = logging.getLogger(__name__)
 
 
-def load_row_set(path: Path, objective: ObjectiveName) -> list[Any]:
-    """Read rows of an objective.
+def load_row_set(path: Path, objective: ObjectiveName, *, root: str | None = None) -> list[Any]:
+    """Read rows of an objective; images may lie below a root, a folder or s3://.
 
     Raises:
         ConfigError: The objective learns from text.
         DataError: Names wrong rows, each with line, field and value.
     """
+    if objective in IMAGE_OBJECTIVES:
+        return list(load_image_rows(path, objective, root=root))
     if objective not in _LOADERS:
         known = ", ".join(sorted(ROW_OBJECTIVES))
         raise ConfigError(f"objective {objective} learns from text, not from rows; {known} do")
@@ -69,23 +72,22 @@ def prepare_rows(spec: RunSpec, workspace: Workspace) -> DatasetRecord:
     """
     started, data = time.monotonic(), complete_data(spec)
     objective = ObjectiveName(spec.objective.name or find_model(spec.model.name).objective)
-    names = readers.find_files(data.root, data.rows)
+    names = readers.find_files(data.root, data.rows, suffixes=(*readers.SUFFIXES, ".csv", ".tsv"))
     paths = [readers.local_path(data.root, name) for name in names]
-    rows = [row for path in paths for row in load_row_set(path, objective)]
+    rows = [row for path in paths for row in load_row_set(path, objective, root=data.root)]
     if not rows:
         raise DataError(f"data.rows = {list(data.rows)}: the files hold no row")
     partial = make_partial(workspace, ROWS_FOLDER)
+    if objective in IMAGE_OBJECTIVES:
+        rows = store_images(rows, spec, partial)
     values = [row.to_json() for row in rows]
     text = "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
     (partial / ROWS_NAME).write_text(text, encoding="utf-8")
+    texts = list(texts_of(rows)) if objective in IMAGE_OBJECTIVES else values
     pieces: list[str] = []
-    if spec.model.checkpoint is None:
+    if spec.model.checkpoint is None and find_model(spec.model.name).tokenizer != "none":
         pieces = build_tokenizer_folder(
-            lambda: (
-                text
-                for value in [_WORDS.get(objective, ""), *values]
-                for text in map(normalise_text, _strings(value))
-            ),
+            lambda: _texts([_WORDS.get(objective, ""), *texts]),
             data,
             partial / TOKENIZER_NAME,
         )

@@ -12,9 +12,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from pyfsb.config import Family, ObjectiveName
+from pyfsb.data.image_sets import IMAGE_OBJECTIVES
+from pyfsb.evaluation.check_images import sample_image, write_image_rows
 from pyfsb.evaluation.check_texts import sample_texts
 from pyfsb.inference.choose import ChoiceInput
 from pyfsb.inference.extract import ExtractionInput
+from pyfsb.inference.image_text import ImageTextInput
+from pyfsb.inference.images import ImageInput
 from pyfsb.inference.protocol import TextInput
 
 ROWS_NAME: Final = "rows.jsonl"
@@ -26,6 +30,8 @@ _NUM_ROWS: Final = 160
 
 def write_rows(objective: ObjectiveName, folder: Path) -> str:
     """Write the rows of an objective; returns the file's name."""
+    if objective in IMAGE_OBJECTIVES:
+        return write_image_rows(objective, folder)
     rows = [_ROWS[objective](number, text) for number, text in enumerate(_first_sentences())]
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     (folder / ROWS_NAME).write_text("".join(lines), encoding="utf-8")
@@ -39,6 +45,10 @@ def sample_input(family: Family, mask_token: str) -> Any:
         family: What is asked.
         mask_token: What the tokenizer calls a hidden token.
     """
+    if family is Family.IMAGE_TEXT:
+        return ImageTextInput(image=sample_image(), texts=("红色圆形", "蓝色三角形"))
+    if family is Family.CLASSIFY_IMAGE:
+        return ImageInput(image=sample_image())
     if family is Family.CHOOSE:
         return ChoiceInput(text=_TEXT, question="在哪里？", choices=_PLACES[:3])
     if family is Family.EXTRACT:

@@ -242,7 +242,8 @@ def _loss_of(model: PreTrainedModel, pretraining: Pretraining, inputs: dict[str,
 def _ask(entry: ModelEntry, exported: Path, folder: Path) -> str:
     """Ask the exported model one thing, as its family is asked."""
     family = Family(entry.family)
-    if family in LABELLED or family is Family.ANSWER:
+    has_text = entry.tokenizer != "none"
+    if (family in LABELLED and has_text) or family is Family.ANSWER:
         # A published head was fine-tuned; here it starts from random weights.
         labels = entry.labels or _LABELS
         model = load_model(exported, family, labels=None if family is Family.ANSWER else labels)
@@ -250,7 +251,7 @@ def _ask(entry: ModelEntry, exported: Path, folder: Path) -> str:
         model.save_pretrained(exported)
         load_tokenizer(folder / "run" / "training" / MODEL_FOLDER).save_pretrained(exported)
     predictor = load_folder(exported, family, name=entry.name, max_tokens=64)
-    mask_token = str(load_tokenizer(exported).mask_token)
+    mask_token = str(load_tokenizer(exported).mask_token) if has_text else ""
     (prediction,) = predictor.predict([sample_input(family, mask_token)])
     text = json.dumps(prediction.to_json(), ensure_ascii=False)
     return text if len(text) <= 80 else f"{text[:79]}…"

@@ -21,6 +21,7 @@ from pyfsb.config import Family
 from pyfsb.inference.deadline import check_deadline
 from pyfsb.inference.encoding import encode_rows, group_by_length, model_inputs, pad_rows
 from pyfsb.inference.protocol import Embedding, TextInput, as_inputs
+from pyfsb.models.contrastive_loss import text_vectors
 from pyfsb.schema import Schema
 
 _NUM_DIGITS = 6
@@ -55,10 +56,8 @@ class Embedder:
         for group in group_by_length(rows):
             check_deadline()
             batch = pad_rows([rows[number] for number in group], pad_id=0)
-            mask_BT1 = batch["attention_mask"][:, :, None].to(self._model.device)
-            states_BTH = self._model(**model_inputs(self._model, self._tokenizer, batch))[0].float()
-            mean_BH = (states_BTH * mask_BT1).sum(1) / mask_BT1.sum(1)
-            vectors.update(zip(group, functional.normalize(mean_BH).cpu(), strict=True))
+            vectors_BH = self._encode(model_inputs(self._model, self._tokenizer, batch))
+            vectors.update(zip(group, functional.normalize(vectors_BH).cpu(), strict=True))
         return [
             Embedding(
                 vector=tuple(round(value, _NUM_DIGITS) for value in vectors[number].tolist()),
@@ -66,3 +65,12 @@ class Embedder:
             )
             for number, row in enumerate(rows)
         ]
+
+    def _encode(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Return a vector a row: the text's place among images where the model has one."""
+        if hasattr(self._model, "get_text_features"):
+            vectors = text_vectors(self._model, inputs["input_ids"], inputs["attention_mask"])
+            return vectors.float()
+        mask_BT1 = inputs["attention_mask"][:, :, None]
+        states_BTH: Tensor = self._model(**inputs)[0].float()
+        return (states_BTH * mask_BT1).sum(1) / mask_BT1.sum(1)

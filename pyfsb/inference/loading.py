@@ -15,7 +15,14 @@ from pyfsb.errors import CheckpointError, UnknownNameError
 from pyfsb.inference.protocol import Predictor
 from pyfsb.models.building import max_positions
 from pyfsb.models.hub import is_hub_uri, parse_hub_uri
-from pyfsb.models.loading import check_fits, find_weights, load_config, load_model, load_tokenizer
+from pyfsb.models.loading import (
+    check_fits,
+    find_weights,
+    imported_name,
+    load_config,
+    load_model,
+    load_tokenizer,
+)
 from pyfsb.records import MODEL_FOLDER, CheckpointRecord
 from pyfsb.registry import find_model
 
@@ -106,7 +113,9 @@ def _load_bare(folder: Path, name: str, family: Family | None) -> Predictor:
             f"{name}: neither a record.json nor a config.json in {folder}; expected a finished "
             "checkpoint or a Hugging Face folder"
         )
-    config = load_config(folder)
+    config, imported = load_config(folder), imported_name(folder)
+    if family is None and imported:  # classes serve several families, such as fill_mask and choose
+        family = Family(find_model(imported).family)
     if family:
         return load_folder(folder, family, name=name, max_tokens=max_positions(config))
     architecture = (config.architectures or [""])[0]
@@ -123,10 +132,14 @@ def load_folder(folder: Path, family: Family, *, name: str, max_tokens: int) -> 
         CheckpointError: Files are missing or do not fit.
         ConfigError: The architecture has no head for the family.
     """
-    module, _, kind = _PREDICTORS[family].partition(":")
+    has_text = family is not Family.CLASSIFY_IMAGE
+    place = _PREDICTORS[family]
+    if family is Family.EMBED and hasattr(load_config(folder), "image_size"):
+        has_text, place = False, "classify_image:ImageEmbedder"
+    module, _, kind = place.partition(":")
     predictor_class: Any = getattr(importlib.import_module(f"pyfsb.inference.{module}"), kind)
-    model = load_model(folder, family).to(_device())
-    tokenizer = load_tokenizer(folder) if family is not Family.CLASSIFY_IMAGE else None
+    model = load_model(folder, family, is_whole=True).to(_device())
+    tokenizer = load_tokenizer(folder) if has_text else None
     if tokenizer is not None:
         check_fits(model, tokenizer, folder)
     predictor: Predictor = predictor_class(model, tokenizer, name=name, max_tokens=max_tokens)

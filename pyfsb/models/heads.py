@@ -12,6 +12,7 @@ from torch import nn
 
 from pyfsb.config import Family
 from pyfsb.models import unpadded
+from pyfsb.models.contrastive_loss import ContrastiveLoss, ImageClassificationLoss, ImageLoss
 from pyfsb.models.document_loss import DocumentLoss, Layout, pad_flat
 from pyfsb.models.language_losses import (
     LanguageModelLoss,
@@ -58,12 +59,14 @@ def build_loss(
     Raises:
         ConfigError: The layout does not fit the architecture, or packed lacks micro_tokens.
     """
-    kinds: dict[Family, type[DocumentLoss] | type[RowLoss]] = {
+    kinds: dict[Family, type[DocumentLoss] | type[RowLoss] | type[ImageLoss]] = {
         Family.CLASSIFY: ClassificationLoss,
         Family.PAIR: ClassificationLoss,
         Family.TAG: TaggingLoss,
         Family.CHOOSE: ChoiceLoss,
         Family.EXTRACT: ExtractionLoss,
+        Family.IMAGE_TEXT: ContrastiveLoss,
+        Family.CLASSIFY_IMAGE: ImageClassificationLoss,
     }
     is_pair = unpadded.unwrap(model).config.is_encoder_decoder
     kind = kinds.get(family, PairLoss if is_pair else LanguageModelLoss)

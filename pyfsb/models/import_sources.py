@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
 from pyfsb import storage
 from pyfsb.errors import CheckpointError, ConfigError, DataError
@@ -151,11 +151,16 @@ def write_tokenizer(
     again = load_tokenizer(folder)
     if again(_PROBE)["input_ids"] != tokenizer(_PROBE)["input_ids"]:
         raise CheckpointError(f"{source}: the tokenizer gives other ids once it is written")
+    _check_fits(source, config, again)
+
+
+def _check_fits(source: Path, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse words and n-grams that the model has no rows for."""
     try:
-        find_lexicon(config, again)
+        find_lexicon(config, tokenizer)
     except (ConfigError, DataError) as exc:
         raise CheckpointError(f"{source}: {exc}") from None
-    size = getattr(config, "vocab_size", None)
+    size = getattr(config.get_text_config(), "vocab_size", None)
     if isinstance(size, int) and len(tokenizer) > size:
         raise CheckpointError(
             f"{source}: the tokenizer has {len(tokenizer)} pieces, the model {size} embeddings"

@@ -50,6 +50,12 @@ def make_tokenize(tokenizer: PreTrainedTokenizerBase) -> Tokenize:
     return tokenize
 
 
+def no_tokens(text: str) -> Tokenized:
+    """Stand in for a tokenizer where rows have no text."""
+    del text
+    return Tokenized(ids_T=np.zeros(0, np.int32), offsets_T2=np.zeros((0, 2), np.int32))
+
+
 def build_choice_objective(
     config: PreTrainedConfig,
     tokenizer: PreTrainedTokenizerBase,

@@ -195,7 +195,7 @@ ENTRIES: Final = (
             "patch_size": 16, "num_channels": 3, "qkv_bias": True, "num_labels": 1000,
         },
         num_parameters=87_000_000, max_tokens=197,
-        objective=ObjectiveName.CONTRASTIVE, tokenizer="none", languages=(),
+        objective=ObjectiveName.IMAGE_LABELS, tokenizer="none", languages=(),
         hub_id="IDEA-CCNL/Taiyi-vit-87M-D", parent="clip-vit-base-patch16-224",
         scores=scores(
             {"cifar10": 0.987, "imagenet1k": 0.824}, CARD, metric="top-1", split="unsaid",

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from pyfsb import records
 from pyfsb.models.cards import CARD_NAME, write_card_of
+from pyfsb.models.pixels import write_preprocessor
 from pyfsb.records import MODEL_FOLDER, CheckpointRecord
 from pyfsb.storage.workspace import Workspace
 from pyfsb.training.checkpoint import explain_write_error
@@ -76,6 +77,7 @@ def export_model(
         for name in TOKENIZER_FILES:
             if (tokenizer_folder / name).is_file():
                 shutil.copyfile(tokenizer_folder / name, partial / name)
+        write_preprocessor(model.config, tokenizer_folder, partial)
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
     except (OSError, SafetensorError) as exc:

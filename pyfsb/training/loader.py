@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from pyfsb.training.batching import Position, StepPlan, StepPlanner, share_out
-from pyfsb.training.protocol import Batch, SampleSource
+from pyfsb.training.protocol import Batch, SampleSource, idle
 
 _STEPS_AHEAD: Final = 4
 _CLOSE_SECONDS: Final = 10.0
@@ -194,6 +194,6 @@ class Loader:
             chosen = rows if is_real else slice(0, 1)
             batch = self._source.collate(plan.sample_ids[chosen], plan.passes[chosen])
             if not is_real:
-                batch = Batch(inputs=batch.inputs, num_targets=0, num_tokens=0)
+                batch = idle(batch)
             batches.append((batch, is_real))
         return batches

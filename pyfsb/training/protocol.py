@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -28,6 +29,17 @@ class Batch:
     """Targets whose losses are summed."""
     num_tokens: int
     """Tokens of the documents: N, without what a layout adds."""
+
+
+def idle(batch: Batch) -> Batch:
+    """Return a batch that is computed and counts as nothing, beside the others' real ones.
+
+    Pairs are compared with those of other processes: theirs must not see these.
+    """
+    inputs = dict(batch.inputs)
+    if "pair_weights" in inputs:
+        inputs["pair_weights"] = torch.zeros_like(inputs["pair_weights"])
+    return Batch(inputs=inputs, num_targets=0, num_tokens=0)
 
 
 class SampleSource(Protocol):

@@ -6,14 +6,23 @@ Called by `run`; the data stage made the rows.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from pyfsb.config import ObjectiveName, RunSpec
+from pyfsb.data.caption_rows import IMAGES_NAME
+from pyfsb.data.image_sets import IMAGE_OBJECTIVES
 from pyfsb.data.row_sets import ROWS_NAME, load_row_set
 from pyfsb.errors import ConfigError
 from pyfsb.models.building import max_positions
+from pyfsb.models.image_objectives import (
+    build_contrastive_objective,
+    build_label_objective,
+    open_table,
+)
 from pyfsb.models.loading import load_tokenizer
 from pyfsb.models.row_objectives import (
     build_chat_objective,
@@ -21,6 +30,7 @@ from pyfsb.models.row_objectives import (
     build_extraction_objective,
     build_rewriting_objective,
     make_tokenize,
+    no_tokens,
 )
 from pyfsb.objectives.row_objective import RowObjective
 from pyfsb.storage.workspace import Workspace
@@ -46,11 +56,17 @@ def open_rows(spec: RunSpec, plan: Plan, start: Start, uri: str) -> Corpus:
     workspace = Workspace(uri)
     workspace.pull_file(ROWS_NAME)
     rows = load_row_set(workspace.path / ROWS_NAME, plan.name)
-    tokenizer = load_tokenizer(start.tokenizer_folder)
+    has_text = plan.entry.tokenizer != "none"
+    tokenizer = load_tokenizer(start.tokenizer_folder) if has_text else None
+    if plan.name in IMAGE_OBJECTIVES:
+        workspace.pull_file(IMAGES_NAME)
+        objective = _build_image_objective(spec, plan, start, tokenizer, rows, workspace.path)
+    else:
+        objective = _build_objective(spec, plan, start, tokenizer)
     source = RowSource(
         [row.to_sample() for row in rows],
-        _build_objective(spec, plan, start, tokenizer),
-        make_tokenize(tokenizer),
+        objective,
+        make_tokenize(tokenizer) if tokenizer else no_tokens,
         seed=spec.seed,
         name_of="row {}".format,
     )
@@ -74,6 +90,22 @@ def open_rows(spec: RunSpec, plan: Plan, start: Start, uri: str) -> Corpus:
         part_tokens=(num_tokens - tail,),
         indexes=(),
     )
+
+
+def _build_image_objective(
+    spec: RunSpec, plan: Plan, start: Start, tokenizer: Any, rows: list[Any], folder: Path
+) -> RowObjective[Any, Any]:
+    """Map the images; a frozen tower computes all of them here."""
+    images = open_table(start.model, folder, start.tokenizer_folder)
+    if plan.name is ObjectiveName.IMAGE_LABELS:
+        labels = [row.label for row in rows]
+        return build_label_objective(start.model, images, labels, seed=spec.seed)
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    return build_contrastive_objective(
+        start.model, tokenizer, images,
+        max_tokens=min(spec.data.max_tokens, max_positions(start.model.config)),
+        freezes_vision=plan.objective.freezes_vision, device=device,
+    )  # fmt: skip
 
 
 def _build_objective(

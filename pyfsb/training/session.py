@@ -41,7 +41,13 @@ from pyfsb.training.building import count_parameters, is_sharded, shard
 from pyfsb.training.checkpoint import CheckpointStore, TrainState
 from pyfsb.training.deepspeed import Engine, precision_of
 from pyfsb.training.distributed import ProcessGroup, describe_device
-from pyfsb.training.export import export_model, gather_weights, plain_names, publish
+from pyfsb.training.export import (
+    TOKENIZER_FILES,
+    export_model,
+    gather_weights,
+    plain_names,
+    publish,
+)
 from pyfsb.training.flops import FlopCounter
 from pyfsb.training.loader import Loader
 from pyfsb.training.loop import End, TrainingLoop
@@ -260,7 +266,7 @@ def publish_checkpoint(
         num_tokens=trained.state.num_tokens,
         loss=final_loss(read_metrics(folder / METRICS_NAME)),
         max_tokens=max_tokens,
-        vocabulary_digest=vocabulary_digest(read_pieces_of(session.tokenizer_folder)),
+        vocabulary_digest=_vocabulary_digest(session.tokenizer_folder),
         resources=read_usage(folder, session.energy),
     )
     published = publish(session.workspace, record)
@@ -268,6 +274,12 @@ def publish_checkpoint(
     if best:
         best.clear()
     return published
+
+
+def _vocabulary_digest(folder: Path) -> str:
+    """Return the digest of a tokenizer's pieces; empty for models without texts."""
+    has_text = any((folder / name).is_file() for name in TOKENIZER_FILES)
+    return vocabulary_digest(read_pieces_of(folder)) if has_text else ""
 
 
 def _open_store(session: Session) -> CheckpointStore:

@@ -18,6 +18,7 @@ from pyfsb.config import Family, ObjectiveName, ObjectiveSpec, RunSpec
 from pyfsb.data.shards import NUM_SPECIAL_TOKENS
 from pyfsb.data.tokenizer_files import read_pieces_of
 from pyfsb.errors import CheckpointError, ConfigError
+from pyfsb.models.architectures import find_architecture
 from pyfsb.models.building import build_config, build_model, decoder_start, max_positions
 from pyfsb.models.loading import check_fits, load_config, load_model, load_tokenizer, open_weights
 from pyfsb.models.ngrams import find_lexicon
@@ -46,8 +47,11 @@ _FAMILIES: Final = {
     ObjectiveName.MULTIPLE_CHOICE: Family.CHOOSE,
     ObjectiveName.EXTRACTION: Family.EXTRACT,
     ObjectiveName.CONTRASTIVE: Family.IMAGE_TEXT,
+    ObjectiveName.IMAGE_LABELS: Family.CLASSIFY_IMAGE,
 }
 """What a model is for after each objective; FILL_MASK after all others."""
+_WRITERS: Final = ("bloom", "gpt2", "llama", "openai-gpt")
+"""Architectures of `transformers` whose tokens see earlier ones only."""
 _log = logging.getLogger("pyfsb.training")
 
 
@@ -85,14 +89,33 @@ def plan_training(spec: RunSpec) -> Plan:
 
     Raises:
         UnknownNameError: No such model.
+        ConfigError: The model would see what the objective asks for.
     """
     entry = find_model(spec.model.name)
     name = ObjectiveName(spec.objective.name or entry.objective)
+    family = _FAMILIES.get(name, Family.FILL_MASK)
+    if family is Family.GENERATE:
+        _check_writer(entry, name)
     return Plan(
         entry=entry,
         objective=spec.objective.model_copy(update={"name": name}),
-        family=_FAMILIES.get(name, Family.FILL_MASK),
+        family=family,
     )
+
+
+def _check_writer(entry: ModelEntry, name: ObjectiveName) -> None:
+    """Refuse to let a model write whose tokens see later ones, or prefixes that stay hidden."""
+    own, kind = find_architecture(entry.architecture), entry.architecture
+    if not (kind in _WRITERS or (own and Family.GENERATE in own.classes)):
+        raise ConfigError(
+            f"objective.name = {name}: tokens of {entry.name} ({kind}) see what they are to write; "
+            f"expected a model that writes, such as {', '.join(_WRITERS)}"
+        )
+    if name is ObjectiveName.PREFIX_LM and kind != "zhouwenwang":
+        raise ConfigError(
+            f"objective.name = {name}: types of tokens do not say who sees whom in {entry.name} "
+            f"({kind}); expected a zhouwenwang, or objective causal_lm"
+        )
 
 
 def build_objective(plan: Plan, start: Start) -> Objective:
@@ -103,6 +126,11 @@ def build_objective(plan: Plan, start: Start) -> Objective:
         DataError: The model reads n-grams and its tokenizer has no lexicon.
     """
     config, tokenizer = start.model.config, load_tokenizer(start.tokenizer_folder)
+    if config.is_encoder_decoder and plan.family is not Family.REWRITE:
+        raise ConfigError(
+            f"objective.name = {plan.name}: {plan.entry.name} is an encoder-decoder; expected "
+            "span_corruption, text_infilling, gap_sentences or rewriting"
+        )
     objective = make_objective(
         plan.objective, SpecialIds.of(start.pieces), decoder_start=find_decoder_start(plan, start),
         encode=lambda text: tokenizer.encode(text, add_special_tokens=False),
@@ -177,7 +205,8 @@ def build_start(
 
 def _build_random(spec: RunSpec, plan: Plan, tokenizer_uri: str, group: ProcessGroup) -> Start:
     folder = Workspace(tokenizer_uri).pull(TOKENIZER_FOLDER) / TOKENIZER_FOLDER
-    pieces, overrides = read_pieces_of(folder), dict(spec.model.config)
+    has_text, overrides = plan.entry.tokenizer != "none", dict(spec.model.config)
+    pieces = read_pieces_of(folder) if has_text else []
     if "word_size" in plan.entry.config:  # ZEN's n-grams are those of the lexicon
         overrides.setdefault("word_size", _open_lexicon(plan, folder).size)
     config = build_config(plan.entry, overrides, vocabulary=pieces)
@@ -223,7 +252,9 @@ def _load_first(
         )
 
     model = build_first(load, build, group, spec.parallelism)
-    check_fits(model, load_tokenizer(extension.folder), extension.folder)
+    has_text = plan.entry.tokenizer != "none"
+    if has_text:
+        check_fits(model, load_tokenizer(extension.folder), extension.folder)
     if model.config.model_type != plan.entry.architecture:
         raise CheckpointError(
             f"{spec.model.checkpoint} is a {model.config.model_type}, {plan.entry.name} is a "
@@ -231,7 +262,7 @@ def _load_first(
         )
     return Start(
         model=model,
-        pieces=read_pieces_of(extension.folder),
+        pieces=read_pieces_of(extension.folder) if has_text else [],
         tokenizer_folder=extension.folder,
         parents=(found.link(base=uri, root=spec.output),),
     )

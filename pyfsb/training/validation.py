@@ -21,7 +21,7 @@ from pyfsb.schema import Schema
 from pyfsb.training.batching import Ints, share_out
 from pyfsb.training.deepspeed import Engine
 from pyfsb.training.distributed import ProcessGroup
-from pyfsb.training.protocol import SampleSource
+from pyfsb.training.protocol import SampleSource, idle
 
 
 class Validation(Protocol):
@@ -87,6 +87,8 @@ class HeldOutLoss:
                 # All processes take part in every forward pass: under ZeRO-3 they share weights.
                 sample_ids = self._sample_ids[rows if rows.size else [0]]
                 batch = self._source.collate(sample_ids, np.zeros_like(sample_ids))
+                if not rows.size:
+                    batch = idle(batch)
                 loss = engine(**{name: t.to(group.device) for name, t in batch.inputs.items()})
                 if rows.size:
                     loss_sum += float(loss)

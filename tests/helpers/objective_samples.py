@@ -25,7 +25,10 @@ def make_samples(
 ) -> Samples:  # fmt: skip
     """Random samples; what a sample holds depends on its id alone."""
     ids = list(range(len(lengths))) if sample_ids is None else sample_ids
-    parts = [_row(length, seed, own, word_rate, sentence_rate) for length, own in zip(lengths, ids, strict=True)]
+    parts = [
+        _row(length, seed, own, word_rate, sentence_rate)
+        for length, own in zip(lengths, ids, strict=True)
+    ]
     columns = [np.concatenate([part[k] for part in parts]) for k in range(5)]
     return Samples(
         ids_N=columns[0], words_N=columns[1], lengths_B=np.array(lengths, dtype=np.int64),
@@ -35,7 +38,9 @@ def make_samples(
     )  # fmt: skip
 
 
-def _row(length: int, seed: int, sample_id: int, word_rate: float, sentence_rate: float) -> list[Any]:
+def _row(
+    length: int, seed: int, sample_id: int, word_rate: float, sentence_rate: float
+) -> list[Any]:
     rng = np.random.default_rng([seed, sample_id])
     ids = rng.integers(FIRST, FIRST + NUM_ORDINARY, length)
     sentences = rng.random(length) < sentence_rate

@@ -75,6 +75,9 @@ def shrink_model(model: dict[str, Any], folder: Path) -> None:
         model["config"] = tiny(model["name"])
     elif not model["checkpoint"].startswith("hf://"):
         model["checkpoint"] = str(folder / "own" / model["name"])
+    sizes = {key: value for key, value in tiny(model["name"]).items() if "image_size" in key}
+    if sizes:  # the data stage makes images of that size, whatever the weights are
+        model.setdefault("config", {}).update(sizes)
 
 
 def tiny(name: str) -> dict[str, Any]:

@@ -37,11 +37,7 @@ PRODUCT = re.compile(
 ROWS = re.compile(r"micro_tokens: (\d+) +# (\d+) rows? x ([\d,]+) tokens")
 PLAN = re.compile(r"^#   (fsb plan .*(?:\n#     .*)*)$", re.MULTILINE)
 SERVED = "its pretraining (MAP) was never published: served as it is"
-WAITS = "captioned images do not reach the training stage yet"
 NO_RECIPE = {
-    "Taiyi-CLIP-RoBERTa-326M-ViT-H-Chinese": WAITS,
-    "Taiyi-CLIP-Roberta-102M-Chinese": WAITS,
-    "Taiyi-CLIP-Roberta-large-326M-Chinese": WAITS,
     "Taiyi-Roberta-124M-D": SERVED,
     "Taiyi-Roberta-124M-D-v2": SERVED,
     "Taiyi-vit-87M-D": SERVED,

@@ -109,6 +109,14 @@ def test_a_stage_depends_on_its_own_settings(stage: Stage, override: str, change
     assert (stage_hash(spec(override), stage) != stage_hash(spec(), stage)) is changes
 
 
+def test_rows_are_cut_by_the_training() -> None:
+    rows = ("data.corpus=[]", "data.rows=[rows.jsonl]")
+    short = stage_hash(spec(*rows, "data.max_tokens=64"), Stage.TRAINING)
+    assert short != stage_hash(spec(*rows), Stage.TRAINING)
+    texts = stage_hash(spec("data.max_tokens=64"), Stage.TRAINING)
+    assert texts == stage_hash(spec(), Stage.TRAINING)  # their shards are compared
+
+
 def test_a_resolved_spec_resolves_to_itself() -> None:
     once = spec("data.train=a.csv", "evaluation.tasks=[tnews]")
     again = resolve_spec(yaml.safe_dump(once.to_json()))

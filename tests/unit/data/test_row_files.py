@@ -55,3 +55,10 @@ def test_a_broken_list_names_the_line(data: bytes, problem: str, tmp_path: Path)
     with pytest.raises(DataError) as caught:
         list(read_rows(tmp_path / "a.json"))
     assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize("form", ["%s\n", "[%s]"])
+def test_too_deep_a_row_is_named(form: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(form % ('{"a": ' + "[" * 200_000))
+    with pytest.raises(DataError, match=r"a.json: line 1: not "):
+        list(read_rows(tmp_path / "a.json"))

@@ -9,18 +9,21 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from pyfsb.config import Family, TaskSpec
 from pyfsb.data.labelled import Entity, Example
 from pyfsb.data.vocabulary import write_tokenizer
 from pyfsb.evaluation import sources
 from pyfsb.evaluation.sources import RowSource
-from pyfsb.inference.encoding import encode_rows, pad_rows
+from pyfsb.inference.encoding import encode_rows, model_inputs, pad_rows
 from pyfsb.inference.protocol import TextInput
 from pyfsb.inference.tag import bio_labels
+from pyfsb.models.building import build_model, max_positions
 from pyfsb.models.heads import Layout, build_loss
 from pyfsb.models.loading import load_tokenizer
+from pyfsb.models.ngrams import find_lexicon
+from pyfsb.tokenizers.ngram_lexicon import NgramLimit
 from tests.helpers.models import ENCODERS, PIECES, make_model
 
 TEXTS = ["中国人民大学", "北京是我们的首都", "好", "hello world，我们很好！"]
@@ -121,3 +124,40 @@ def test_lists_are_taken_as_they_were_put(lists: list[list[int]], data: st.DataO
     kept = sources._Lists(np.array(items, dtype=np.int32) for items in lists)
     taken = kept.take(np.array(numbers, dtype=np.int64))
     assert taken.tolist() == [item for number in numbers for item in lists[number]]
+
+
+@pytest.mark.parametrize("kind", ["zen1", "zen2"])
+def test_n_grams_are_those_of_prediction(kind: str, tmp_path: Path) -> None:
+    """Also where a text has more of them than a model of its length takes."""
+    write_tokenizer(PIECES, tmp_path, lowercase=True)
+    words = [text[i : i + n] for text in TEXTS[:2] for i in range(6) for n in range(2, 8 - i)]
+    lines = [f"{word},{number + 2}" for number, word in enumerate(dict.fromkeys(words))]
+    (tmp_path / "ngram.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    shape = {
+        "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "intermediate_size": 24, "num_hidden_word_layers": 1, "vocab_size": len(PIECES),
+        "word_size": len(lines) + 1, "max_position_embeddings": 256,
+    }  # fmt: skip
+    config = AutoConfig.for_model(kind, **shape)
+    config.save_pretrained(tmp_path)
+    torch.manual_seed(1)
+    model = build_model(config, Family.PAIR, seed=1, labels=("a", "b")).eval()
+    tokenizer, (task, rows) = load_tokenizer(tmp_path), _pairs()
+    source = RowSource(
+        tokenizer, rows, task, max_tokens=32, lexicon=find_lexicon(config, tokenizer),
+        ngram_limit=NgramLimit(max_tokens=max_positions(config)),
+    )  # fmt: skip
+    batch = source.collate(np.arange(4), np.zeros(4, dtype=np.int64))
+    inputs = [TextInput(text=row.text, text_pair=row.text_pair) for row in rows]
+    padded = pad_rows(encode_rows(tokenizer, inputs, max_tokens=32), pad_id=0)
+    asked = model_inputs(model, tokenizer, padded)
+    counts = batch.inputs["ngram_counts"]
+    assert counts.tolist() == (asked["input_ngram_ids"] > 0).sum(1).tolist()
+    assert counts.max() < len(words) // 2
+    with torch.no_grad():
+        loss = build_loss(model, Family.PAIR, "buckets")(**batch.inputs)
+        logits = model(**asked).logits
+    expected = torch.nn.functional.cross_entropy(
+        logits, batch.inputs["target_ids"], reduction="sum"
+    )
+    torch.testing.assert_close(loss, expected)

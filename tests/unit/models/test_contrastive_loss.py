@@ -59,9 +59,7 @@ def test_pairs_without_weight_change_nothing() -> None:
     assert all(torch.isfinite(part).all() for part in gradients(model).values())
 
 
-@pytest.mark.parametrize(
-    ("value", "expected"), [(-1.0, 0.0), (2.0, 2.0), (9.0, MAX_LOGIT_SCALE)]
-)
+@pytest.mark.parametrize(("value", "expected"), [(-1.0, 0.0), (2.0, 2.0), (9.0, MAX_LOGIT_SCALE)])
 def test_the_factor_keeps_its_bounds(value: float, expected: float) -> None:
     model = tiny_clip()
     losses = []

@@ -359,6 +359,7 @@ def test_checkpoints_of_the_original_modules_are_imported(family: str, tmp_path:
     published = {"model_type": family, "architectures": ["TheirModel"], **case.config["model"]}
     (tmp_path / "from" / "config.json").write_text(json.dumps(published))
     (tmp_path / "words" / "ngram.txt").write_text("中国,1\n", encoding="utf-8")
+    (tmp_path / "words" / "vocab.txt").write_text("\n".join(PIECES), encoding="utf-8")
     entry = find_entry(ORIGINALS[family])
     # Of ZEN's and Zhouwenwang's pretraining heads our masked language model has but one.
     import_model(
@@ -420,3 +421,21 @@ def test_the_config_names_the_class_that_loads_it_whatever_was_published(tmp_pat
     (tmp_path / "0" / RECORD_NAME).write_text("[]")
     with pytest.raises(CheckpointError, match="not the record of an import"):
         imported_name(tmp_path / "0")
+
+
+@pytest.mark.parametrize(
+    ("lexicon", "text"),
+    [(None, "n-gram lexicon"), ("\n".join(f"中{n},1" for n in range(99)), "needs word_size = 100")],
+)
+def test_a_lexicon_that_is_missing_or_does_not_fit(
+    lexicon: str | None, text: str, tmp_path: Path
+) -> None:
+    case = ReferenceCase(GOLDEN / "reference_models" / "zen1" / "a")
+    source = publish_plain(tmp_path / "from", case.weights())
+    (source / "config.json").write_text(json.dumps(case.config["model"]))
+    (source / "vocab.txt").write_text("\n".join(PIECES), encoding="utf-8")
+    if lexicon is not None:
+        (source / "ngram.txt").write_text(lexicon, encoding="utf-8")
+    with pytest.raises(CheckpointError, match=text):
+        import_model(str(source), ORIGINALS["zen1"], tmp_path / "to", allow_extra=("*",))
+    assert not (tmp_path / "to").exists()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -240,3 +241,29 @@ def test_mt5_keeps_a_head_of_its_own_through_saving_and_loading(tmp_path: Path) 
     assert not shares_head(extended)
     assert torch.equal(extended.lm_head.weight[:40], model.lm_head.weight)
     assert torch.equal(extended.shared.weight[:40], model.shared.weight)
+
+
+def test_a_folder_without_the_head_may_be_trained_but_not_asked(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "m", MEGATRON, Family.FILL_MASK)
+    assert load_model(folder, Family.CLASSIFY, labels=("a", "b")).config.num_labels == 2
+    with pytest.raises(CheckpointError, match=r"family classify are missing, such as .*fine-tune"):
+        load_model(folder, Family.CLASSIFY, is_whole=True)
+    assert load_model(folder, Family.FILL_MASK, is_whole=True)
+    assert load_model(folder, Family.EMBED, is_whole=True)
+
+
+def test_a_stock_architecture_without_a_head_says_so_in_one_line(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "m", MEGATRON, Family.FILL_MASK)
+    with pytest.raises(ConfigError, match="^megatron-bert has no head for family rewrite$"):
+        load_model(folder, Family.REWRITE)
+
+
+@pytest.mark.parametrize(
+    "broken", [{"num_attention_heads": 0}, {"hidden_size": "a"}, {"hidden_act": "nonsense"}]
+)
+def test_a_folder_whose_config_is_broken(broken: dict[str, object], tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "m", MEGATRON, Family.FILL_MASK)
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **broken}))
+    with pytest.raises(CheckpointError, match="cannot use its config.json|cannot load"):
+        load_model(folder, Family.FILL_MASK)

@@ -33,7 +33,9 @@ def test_every_composition_is_equally_likely() -> None:
 
 def test_choosing_none_and_all() -> None:
     totals, chosen = np.array([3, 0, 2, 4]), np.array([3, 0, 0, 2])
-    found = np.split(choose_among(_draws(4), Purpose.HIDDEN_CUTS, totals, chosen), np.cumsum(totals)[:-1])
+    found = np.split(
+        choose_among(_draws(4), Purpose.HIDDEN_CUTS, totals, chosen), np.cumsum(totals)[:-1]
+    )
     assert [int(own.sum()) for own in found] == chosen.tolist()
 
 

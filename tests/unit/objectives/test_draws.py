@@ -15,7 +15,9 @@ def test_draws_are_those_of_uniform_with_all_keys() -> None:
     purposes = (Purpose.LAST, Purpose.ACTION)
     draws = Draws(samples, seed=11, purposes=purposes)
     for purpose in purposes:
-        expected = uniform(11, 2, int(purpose), samples.sample_ids_B[samples.rows_N], samples.positions_N)
+        expected = uniform(
+            11, 2, int(purpose), samples.sample_ids_B[samples.rows_N], samples.positions_N
+        )
         assert np.array_equal(draws.of_all(purpose, samples.lengths_B), expected)
         found = draws.at(purpose, samples.rows_N, samples.positions_N)
         assert np.array_equal(found, expected)

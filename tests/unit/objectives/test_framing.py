@@ -17,11 +17,19 @@ def test_frames() -> None:
 
 
 def test_a_decoder_reads_the_start_and_all_but_the_last() -> None:
-    assert shift_right(np.array([5, 6, 2, 7, 2]), np.array([3, 2]), start=0).tolist() == [0, 5, 6, 0, 7]
+    assert shift_right(np.array([5, 6, 2, 7, 2]), np.array([3, 2]), start=0).tolist() == [
+        0,
+        5,
+        6,
+        0,
+        7,
+    ]
 
 
 def test_parts_are_joined_document_by_document() -> None:
-    ids, lengths = join_parts([repeat_part([1, 2], 3), (IDS, LENGTHS), repeat_part([], 3), repeat_part([3], 3)])
+    ids, lengths = join_parts(
+        [repeat_part([1, 2], 3), (IDS, LENGTHS), repeat_part([], 3), repeat_part([3], 3)]
+    )
     assert ids.tolist() == [1, 2, 7, 3, 1, 2, 3, 1, 2, 8, 9, 3]
     assert lengths.tolist() == [4, 3, 5]
 

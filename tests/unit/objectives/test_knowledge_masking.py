@@ -41,7 +41,9 @@ def test_the_share_is_the_ratio_and_heavy_words_are_hidden_more_often() -> None:
     chosen = _choose(samples)
     report = describe_choice(samples, chosen)
     assert report.realised_ratio == pytest.approx(0.15, abs=0.003)
-    assert sum(report.words_of_bin) == np.count_nonzero(samples.words_N | (samples.positions_N == 0))
+    assert sum(report.words_of_bin) == np.count_nonzero(
+        samples.words_N | (samples.positions_N == 0)
+    )
     assert sum(report.chosen_of_bin) < sum(report.words_of_bin)
     ratios = report.chosen_ratio_of_bin
     assert all(after > before for before, after in zip(ratios[::3], ratios[3::3], strict=False))

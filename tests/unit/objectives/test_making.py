@@ -82,7 +82,9 @@ def test_a_sample_is_the_same_in_any_batch(
     samples = make_samples(lengths, sample_ids=ids, passes=passes)
     together = documents(objective.build(samples, seed=seed))
     order = np.random.default_rng(seed).permutation(len(ids)).tolist()
-    shuffled = make_samples([lengths[i] for i in order], sample_ids=[ids[i] for i in order], passes=passes)
+    shuffled = make_samples(
+        [lengths[i] for i in order], sample_ids=[ids[i] for i in order], passes=passes
+    )
     for place, document in zip(order, documents(objective.build(shuffled, seed=seed)), strict=True):
         assert document == together[place]
     for length, own, document in zip(lengths, ids, together, strict=True):

@@ -37,9 +37,13 @@ def test_ngrams_are_whole_words_of_one_sample_without_gaps() -> None:
     samples = make_samples([50, 1, 9, 70, 2])
     words, ngrams = _divide(_make(), samples)
     assert set(ngrams.bounds.tolist()) <= set(words.bounds.tolist())
-    assert set((np.cumsum(samples.lengths_B) - samples.lengths_B).tolist()) <= set(ngrams.bounds.tolist())
+    assert set((np.cumsum(samples.lengths_B) - samples.lengths_B).tolist()) <= set(
+        ngrams.bounds.tolist()
+    )
     assert ngrams.bounds[-1] == 132
-    assert np.array_equal(ngrams.bounds[ngrams.firsts_B], np.cumsum(samples.lengths_B) - samples.lengths_B)
+    assert np.array_equal(
+        ngrams.bounds[ngrams.firsts_B], np.cumsum(samples.lengths_B) - samples.lengths_B
+    )
 
 
 def test_words_are_hidden_whole_and_the_share_is_the_ratio() -> None:

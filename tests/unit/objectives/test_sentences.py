@@ -26,7 +26,9 @@ def test_sentences_stay_whole_and_words_and_columns_travel_with_them() -> None:
 
 
 def _sentences(samples):
-    columns = np.stack([samples.ids_N, samples.words_N, samples.gaps_N, samples.knowledge_N], axis=1)
+    columns = np.stack(
+        [samples.ids_N, samples.words_N, samples.gaps_N, samples.knowledge_N], axis=1
+    )
     found, start = [], 0
     for length in samples.lengths_B:
         own = slice(start, start + length)
@@ -45,7 +47,9 @@ def test_a_sample_cut_inside_a_word_begins_one_after_the_shuffle() -> None:
 def test_only_chosen_samples_are_shuffled() -> None:
     samples = make_samples([60] * 10)
     among = np.arange(10) % 2 == 0
-    for row, (old, new) in enumerate(zip(rows_of(samples), rows_of(_shuffle(samples, among)), strict=True)):
+    for row, (old, new) in enumerate(
+        zip(rows_of(samples), rows_of(_shuffle(samples, among)), strict=True)
+    ):
         assert (old == new) is (row % 2 == 1)
 
 

@@ -59,6 +59,11 @@ def test_a_budget_is_filled_in_the_order_of_keys() -> None:
     units = find_units(np.array([True, False, True, True, False, False]), np.array([6]))
     keys = np.array([5.0, 1.0, 3.0])  # words of 2, 1 and 3 tokens
     for last, expected in ((0.0, [1, 2]), (0.34, [1])):
-        found = choose_units(units, keys, np.array([2.0]), lambda rows, _, last=last: np.full(rows.size, last))
+        found = choose_units(
+            units, keys, np.array([2.0]), lambda rows, _, last=last: np.full(rows.size, last)
+        )
         assert found.units_C.tolist() == expected
-    assert choose_units(units, keys, np.array([0.0]), lambda rows, _: np.zeros(rows.size)).units_C.size == 0
+    assert (
+        choose_units(units, keys, np.array([0.0]), lambda rows, _: np.zeros(rows.size)).units_C.size
+        == 0
+    )

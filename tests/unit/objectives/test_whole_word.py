@@ -34,7 +34,12 @@ def test_words_are_hidden_whole(lengths: list[int], ratio: float) -> None:
 def _reference(samples: Samples, *, ratio: float, seed: int) -> list[bool]:
     """The definition, a word after the other."""
     found, start = [], 0
-    rows = zip(samples.lengths_B.tolist(), samples.sample_ids_B.tolist(), samples.passes_B.tolist(), strict=True)
+    rows = zip(
+        samples.lengths_B.tolist(),
+        samples.sample_ids_B.tolist(),
+        samples.passes_B.tolist(),
+        strict=True,
+    )
     for length, sample_id, data_pass in rows:
         bits = samples.words_N[start : start + length].tolist()
         starts = [place for place in range(length) if bits[place] or place == 0]
@@ -57,7 +62,9 @@ def test_the_whole_batch_is_what_word_after_word_gives(
     lengths: list[int], ratio: float, passes: int
 ) -> None:
     samples = make_samples(lengths, passes=passes)
-    assert choose_words(samples, ratio=ratio, seed=4).tolist() == _reference(samples, ratio=ratio, seed=4)
+    assert choose_words(samples, ratio=ratio, seed=4).tolist() == _reference(
+        samples, ratio=ratio, seed=4
+    )
 
 
 @given(LENGTHS, st.integers(0, 3))
@@ -139,7 +146,10 @@ def _count_hidden(
 ) -> int:
     """Count words of several hanzi that are hidden; none may be hidden in part."""
     characters = [character for character in text if not character.isspace()]
-    if any(len(pieces[number]) > 1 or character.isascii() for number, character in zip(ids, characters, strict=False)):
+    if any(
+        len(pieces[number]) > 1 or character.isascii()
+        for number, character in zip(ids, characters, strict=False)
+    ):
         return 0  # Latin and unknown pieces: token and character are not the same
     if len(characters) != len(ids):
         return 0
@@ -163,6 +173,9 @@ def _texts() -> list[str]:
         with gzip.open(path, "rt", encoding="utf-8") as file:
             for line in file:
                 text = json.loads(line)["text"]
-                runs = ["".join(c for c in part if "一" <= c <= "鿿" or c in "，。！？；") for part in text.split("\n")]
+                runs = [
+                    "".join(c for c in part if "一" <= c <= "鿿" or c in "，。！？；")
+                    for part in text.split("\n")
+                ]
                 texts += [run for run in runs if len(run) > 5]
     return texts[:1500]

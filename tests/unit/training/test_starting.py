@@ -196,3 +196,21 @@ def test_prefixes_are_asked_both_ways_only_after_prefixes(tmp_path: Path) -> Non
 def test_sentence_order_needs_its_head(name: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no head for the order of sentences.*megatron-bert"):
         begin(tmp_path, name, objective={"name": "sentence_order"})
+
+
+@pytest.mark.parametrize(
+    ("name", "objective", "message"),
+    [
+        ("Erlangshen-MegatronBert-1.3B", "causal_lm", "see what they are to write.*gpt2"),
+        ("Erlangshen-DeBERTa-v2-97M-Chinese", "sft", "see what they are to write"),
+        ("Randeng-BART-139M", "denoising", "see what they are to write"),
+        ("Wenzhong-GPT2-110M", "prefix_lm", "do not say who sees whom.*causal_lm"),
+        ("Randeng-BART-139M", "whole_word", "is an encoder-decoder; expected"),
+        ("Wenzhong-GPT2-110M", "span_corruption", "no decoder|does not fit|no head"),
+    ],
+)
+def test_objectives_that_a_model_cannot_learn_are_refused(
+    name: str, objective: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        begin(tmp_path, name, rows=objective == "sft", objective={"name": objective})
