@@ -51,7 +51,7 @@ class ChatRow(Schema):
             )
         for name, texts in (("prompt", self.prompt), ("output", self.output)):
             for number, text in enumerate(texts):
-                if not text.strip():
+                if not normalise_text(text):  # zero-width characters are nothing, too
                     raise ValueError(f"{name}.{number} = {text!r} is empty")
         return self
 

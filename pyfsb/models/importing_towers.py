@@ -74,7 +74,7 @@ def import_towers(
     Raises:
         UnknownNameError: No such model.
         ConfigError: The model is not one of two towers.
-        CheckpointError: The files are broken, too large, do not fit each other, or want to run code.
+        CheckpointError: Files are broken, too large, want to run code, or do not fit each other.
     """
     entry = find_model(name)
     if entry.architecture != _ARCHITECTURE:

@@ -61,16 +61,17 @@ class MaskedLm:
         """Return the masked batch of these samples."""
         draws = Draws(samples, seed=seed, purposes=(*COVER_PURPOSES, *self.purposes))
         chosen = self.choose(samples, draws)
-        hidden_ids_N = samples.ids_N.copy()
-        hidden_ids_N[chosen.tokens_P] = cover(
-            samples, chosen, draws, mask=self._mask, ordinary=self._ordinary
+        ids_N, lengths_B = frame(
+            samples.ids_N, samples.lengths_B, before=self._cls, after=self._sep
         )
-        ids_N, lengths_B = frame(hidden_ids_N, samples.lengths_B, before=self._cls, after=self._sep)
+        positions_P = chosen.tokens_P + 2 * chosen.rows_P + 1
+        targets_P = ids_N[positions_P]
+        ids_N[positions_P] = cover(samples, chosen, draws, mask=self._mask, ordinary=self._ordinary)
         return Inputs(
             input_ids_N=ids_N,
             lengths_B=lengths_B,
-            target_positions_P=chosen.tokens_P + 2 * chosen.rows_P + 1,
-            target_ids_P=samples.ids_N[chosen.tokens_P],
+            target_positions_P=positions_P,
+            target_ids_P=targets_P,
         )
 
     def sizes(self, num_tokens: int) -> tuple[int, int]:

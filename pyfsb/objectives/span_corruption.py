@@ -4,16 +4,16 @@
 Shapes: B samples, N tokens end to end, K spans end to end, M decoder tokens, P predicted positions.
 
     text      a b c d e f g
-    encoder   a <0> d e <1> g </s>
-    decoder   <0> b c <1> f </s>
+    encoder   a <0> d e <1> </s>
+    decoder   <0> b c <1> f g </s>
 
 Samples of one length give encoder and decoder lengths of one size: 568 tokens give 512 and 114,
 1137 give 1024 and 229, ends included (`corrupted_lengths`). So a corpus that was cut into samples
 of exactly `raw_length` tokens needs no padding. Never reads a file.
 
 Source: Raffel et al. 2020, sections 3.1.4 and 3.3.4: 15 % of the tokens in spans of 3 on average,
-hidden and shown segments are random compositions, the text begins with a shown one. A sample of one
-token is hidden whole, which is our choice.
+hidden and shown segments are random compositions, the text begins with a shown one and ends with a
+hidden one. A sample of one token is hidden whole, which is our choice.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def raw_length(
     """Return the longest sample whose encoder side has at most so many tokens.
 
     Args:
-        encoder_tokens: Tokens that the encoder takes, the end included; 3 or more.
+        encoder_tokens: Tokens that the encoder takes, the end included; 2 or more.
         noise_ratio: Share of tokens in spans.
         mean_span_tokens: Mean tokens of a span.
 

@@ -44,9 +44,10 @@ class Units:
         return np.diff(self.bounds)
 
     def rows_of(self, units_C: Ints) -> Ints:
-        """Return the sample of chosen units, [C]."""
-        ends_B = self.firsts_B + self.counts_B
-        return np.searchsorted(ends_B, units_C, side="right")
+        """Return the sample of units that ascend, [C]."""
+        firsts_B = np.searchsorted(units_C, self.firsts_B)
+        counts_B = np.diff(firsts_B, append=units_C.size)
+        return np.repeat(np.arange(counts_B.size), counts_B)
 
     def lengths_of(self, units_C: Ints) -> Ints:
         """Return the tokens of chosen units, [C]."""
@@ -59,15 +60,15 @@ class Units:
 
 def find_units(starts_N: Bits, lengths_B: Ints) -> Units:
     """Return the units that begin at the marked tokens; each sample begins one."""
-    starts_N = starts_N.copy()
+    is_bound = np.empty(starts_N.size + 1, dtype=np.bool_)
+    is_bound[:-1] = starts_N
     row_starts_B = np.cumsum(lengths_B) - lengths_B
-    starts_N[row_starts_B[lengths_B > 0]] = True
-    starts_U = np.flatnonzero(starts_N)
-    firsts_B = np.searchsorted(starts_U, row_starts_B)
+    is_bound[row_starts_B] = True  # of an empty sample it is the bound of the one before
+    is_bound[-1] = True
+    bounds = np.flatnonzero(is_bound)
+    firsts_B = np.searchsorted(bounds[:-1], row_starts_B)
     return Units(
-        bounds=np.append(starts_U, starts_N.size),
-        firsts_B=firsts_B,
-        counts_B=np.diff(firsts_B, append=starts_U.size),
+        bounds=bounds, firsts_B=firsts_B, counts_B=np.diff(firsts_B, append=bounds.size - 1)
     )
 
 
@@ -119,44 +120,93 @@ def choose_units(
         limit: Keys below it are enough in most samples, so that only they are sorted; the result
             does not depend on it. None sorts all.
     """
-    members, rows = _find_members(units, keys_U, budgets_B, limit)
-    order = order_within_rows(keys_U[members], rows, units.counts_B.size)
-    members, rows = members[order], rows[order]
-    lengths = units.lengths_of(members)
-    ends = np.cumsum(lengths)
-    starts_B = np.concatenate(([0], ends))[np.searchsorted(rows, np.arange(budgets_B.size))]
-    rest = budgets_B[rows] - (ends - starts_B[rows])  # of the budget, once the unit is taken
-    is_chosen = rest >= 0
-    edge = np.flatnonzero((rest > -lengths) & ~is_chosen)
-    edge_rows, edge_lengths = rows[edge], lengths[edge]
-    last = draw_last(edge_rows, members[edge] - units.firsts_B[edge_rows])
-    is_chosen[edge] = last * edge_lengths < rest[edge] + edge_lengths
-    is_chosen_U = np.zeros(keys_U.size, dtype=np.bool_)
-    is_chosen_U[members[is_chosen]] = True
-    units_C = np.flatnonzero(is_chosen_U)
-    lengths_C = units.lengths_of(units_C)
+    rough = _sort_roughly(units, keys_U, np.ceil(budgets_B), limit)
+    members, rows, lengths = rough.members, rough.rows, rough.lengths
+    places = np.flatnonzero(rough.is_open)
+    places = places[order_within_rows(keys_U[members[places]], rows[places], budgets_B.size)]
+    open_rows, open_lengths = rows[places], lengths[places]
+    ends = np.concatenate(([0], np.cumsum(open_lengths)))
+    before_B = ends[np.searchsorted(open_rows, np.arange(budgets_B.size))] - rough.taken_B
+    rest = budgets_B[open_rows] - (ends[1:] - before_B[open_rows])  # once the unit is taken
+    fits = rest >= 0
+    edge = np.flatnonzero((rest > -open_lengths) & ~fits)
+    edge_rows, edge_lengths = open_rows[edge], open_lengths[edge]
+    last = draw_last(edge_rows, members[places[edge]] - units.firsts_B[edge_rows])
+    fits[edge] = last * edge_lengths < rest[edge] + edge_lengths
+    rough.is_chosen[places[fits]] = True
+    chosen = np.flatnonzero(rough.is_chosen)
+    units_C, lengths_C = members[chosen], lengths[chosen]
     return Choice(
         units_C=units_C,
         tokens_P=spread(units.bounds[units_C], lengths_C),
-        rows_P=np.repeat(units.rows_of(units_C), lengths_C),
+        rows_P=np.repeat(rows[chosen], lengths_C),
     )
 
 
-def _find_members(
-    units: Units,
-    keys_U: UInt64s | Floats,
-    budgets_B: NDArray[np.floating[Any]],
-    limit: np.uint64 | None,
-) -> tuple[Ints, Ints]:
-    """Return the units that may be chosen, ascending, and their samples."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rough:
+    """Units that may be chosen, ascending, and what is known before they are sorted; M of them."""
+
+    members: Ints
+    """Their numbers."""
+    rows: Ints
+    """Their samples."""
+    lengths: Ints
+    """Their tokens."""
+    is_chosen: Bits
+    """True: the budget holds the unit and all of smaller keys."""
+    is_open: Bits
+    """True: sorting these has to tell."""
+    taken_B: Ints
+    """Tokens of each sample that are chosen already."""
+
+
+def _sort_roughly(
+    units: Units, keys_U: UInt64s | Floats, needed_B: Floats, limit: np.uint64 | None
+) -> _Rough:
+    """Sort units into bins of their keys; only the bin that fills a budget needs more.
+
+    Args:
+        units: What there is to choose from.
+        keys_U: Smaller ones come first.
+        needed_B: Tokens that fill the budget of each sample, whole numbers.
+        limit: As in `choose_units`.
+    """
     if limit is None:
-        return np.arange(keys_U.size), units.rows_U
-    is_low_U = keys_U < limit
-    members = np.flatnonzero(is_low_U)
-    rows = units.rows_of(members)
-    tokens_B = np.bincount(rows, weights=units.lengths_of(members), minlength=budgets_B.size)
-    is_short_B = tokens_B < budgets_B
+        undecided = np.ones(keys_U.size, dtype=np.bool_)
+        return _Rough(
+            members=np.arange(keys_U.size), rows=units.rows_U, lengths=units.lengths_U,
+            is_chosen=~undecided, is_open=undecided, taken_B=np.zeros_like(units.counts_B),
+        )  # fmt: skip
+    is_member_U = keys_U < limit
+    members = np.flatnonzero(is_member_U)
+    rough, is_short_B = _fill_bins(units, keys_U, members, needed_B, limit)
     if is_short_B.any():
-        members = np.flatnonzero(is_low_U | np.repeat(is_short_B, units.counts_B))
-        rows = units.rows_of(members)
-    return members, rows
+        members = np.flatnonzero(is_member_U | np.repeat(is_short_B, units.counts_B))
+        rough, _ = _fill_bins(units, keys_U, members, needed_B, limit)
+    return rough
+
+
+def _fill_bins(
+    units: Units, keys_U: UInt64s | Floats, members: Ints, needed_B: Floats, limit: np.uint64
+) -> tuple[_Rough, Bits]:
+    """Sort members into bins; returns also which samples have too few of them."""
+    num_rows = needed_B.size
+    num_bits = (members.size // max(1, num_rows)).bit_length()
+    num_bins = (1 << num_bits) + 1  # about one for a unit; the last one for keys from the limit on
+    shift = np.uint64(max(0, int(limit).bit_length() - num_bits))
+    rows, lengths = units.rows_of(members), units.lengths_of(members)
+    edges = np.arange(num_rows + 1) * num_bins
+    bins = np.minimum(keys_U[members] >> shift, np.uint64(num_bins - 1)).astype(np.int64)
+    bins += edges[rows]
+    tokens_of_bin = np.bincount(bins, weights=lengths, minlength=num_rows * num_bins)
+    ends = np.concatenate(([0.0], np.cumsum(tokens_of_bin)))
+    before_B = ends[edges[:-1]]
+    full = np.minimum(np.searchsorted(ends[1:], before_B + needed_B), edges[1:])
+    full_of_unit = full[rows]
+    rough = _Rough(
+        members=members, rows=rows, lengths=lengths,
+        is_chosen=bins < full_of_unit, is_open=bins == full_of_unit,
+        taken_B=(ends[full] - before_B).astype(np.int64),
+    )  # fmt: skip
+    return rough, ends[edges[1:]] - before_B < needed_B

@@ -20,7 +20,9 @@ from pyfsb.objectives.units import Choice, Units, choose_units, find_units
 CHOICE_PURPOSES: Final = (Purpose.ORDER, Purpose.LAST)
 """What `choose_evenly` draws."""
 _LIKELY_BUDGETS: Final = 1.6
-"""Words that are worth sorting have this many times the budget of tokens; costs time only."""
+_LONG_SAMPLE_TOKENS: Final = 128
+"""In samples of so many tokens on average, words with this many times the budget are worth a look;
+shorter ones would too often need more. Both change the time, never the result."""
 
 
 class WholeWord(MaskedLm):
@@ -65,11 +67,12 @@ def choose_evenly(
         among_B: Samples to choose in. None: all.
     """
     budgets_B = ratio * samples.lengths_B
-    likely = _LIKELY_BUDGETS * ratio
+    is_long = samples.ids_N.size >= _LONG_SAMPLE_TOKENS * samples.lengths_B.size
+    likely = min(1.0, _LIKELY_BUDGETS * ratio) if is_long else 1.0
     return choose_units(
         units,
         draws.bits_of_all(Purpose.ORDER, units.counts_B),
         budgets_B if among_B is None else budgets_B * among_B,
         lambda rows, places: draws.at(Purpose.LAST, rows, places),
-        limit=threshold(likely) if likely < 1.0 else None,
+        limit=threshold(likely),
     )

@@ -19,6 +19,7 @@ from torch import Tensor
 from pyfsb.seeding import hash64
 from pyfsb.training.batching import StepPlan, StepPlanner
 from pyfsb.training.checkpoint import TrainState
+from pyfsb.training.counting import count_flops
 from pyfsb.training.deepspeed import Engine, Update
 from pyfsb.training.distributed import ProcessGroup
 from pyfsb.training.loader import LoadedStep, Loader
@@ -103,11 +104,12 @@ class TrainingLoop:
         with self._timer.part("data"):
             loaded = self._loader.load(state.position)
         plan = loaded.plan
-        num_targets, num_tokens, num_stops = self._group.sum(
+        num_targets, num_tokens, num_stops, num_flops = self._group.sum(
             (
                 sum(batch.num_targets for batch, _ in loaded.batches),
                 sum(batch.num_tokens for batch, is_real in loaded.batches if is_real),
                 self._company.stop.signal_number is not None,
+                self._count_flops(loaded),
             )
         )
         rate = learning_rate(
@@ -131,7 +133,8 @@ class TrainingLoop:
         measured: float | None = None
         if is_due and not is_stopping and verdict is not Verdict.REWIND:
             measured, is_best = steering.measure(following)
-        self._tell(following, plan, loss, update, rate, (num_targets, num_tokens), measured)
+        counts = (num_targets, num_tokens, num_flops)
+        self._tell(following, plan, loss, update, rate, counts, measured)
         if verdict is Verdict.REWIND:
             following = steering.rewind(following, plan)
             return following, False, is_stopping
@@ -155,6 +158,19 @@ class TrainingLoop:
             self._engine.backward(loss * (is_real * group.size / num_targets))
         return group.sum([float(loss_sum)])[0] / num_targets
 
+    def _count_flops(self, loaded: LoadedStep) -> float:
+        """Return what this process's part of a step costs; 0 where it is not counted."""
+        counter, plan = self._company.flops, loaded.plan
+        if counter is None:
+            return 0.0
+        found = count_flops(counter, loaded.batches)
+        if found is not None:
+            return found
+        # Of images and their captions a share of the whole step.
+        num_targets = sum(batch.num_targets for batch, _ in loaded.batches)
+        lengths = self._planner.lengths_of(plan.sample_ids)
+        return counter.count(lengths, num_targets * self._group.size) / self._group.size
+
     def _place(self, name: str, value: Tensor) -> Tensor:
         is_host = name in _ON_HOST
         return value if is_host else value.to(self._group.device, non_blocking=True)
@@ -166,7 +182,7 @@ class TrainingLoop:
         loss: float,
         update: Update,
         rate: float,
-        counts: tuple[float, float],
+        counts: tuple[float, float, float],
         measured: float | None,
     ) -> None:
         company, parts = self._company, self._timer.take()
@@ -174,9 +190,7 @@ class TrainingLoop:
             company.watchdog.beat(state.step)
         if company.meters is None:
             return
-        num_targets, num_tokens = (round(count) for count in counts)
-        flops = company.flops
-        lengths = self._planner.lengths_of(plan.sample_ids) if flops else None
+        num_targets, num_tokens = (round(count) for count in counts[:2])
         company.meters.record(
             StepOutcome(
                 step=state.step,
@@ -189,7 +203,7 @@ class TrainingLoop:
                 num_targets=num_targets,
                 num_step_tokens=num_tokens,
                 num_step_samples=plan.sample_ids.size,
-                num_flops=flops.count(lengths, num_targets) if flops and lengths is not None else 0,
+                num_flops=counts[2],
                 seconds=parts.seconds,
                 data_seconds=parts.data_seconds,
                 communication_seconds=parts.communication_seconds,

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,17 @@ from pyfsb.errors import ConfigError, DataError
 from pyfsb.objectives.protocol import Samples
 from pyfsb.objectives.text_infilling import TextInfilling
 from tests.helpers.objective_samples import (
-    CLS, FIRST, MASK, NUM_ORDINARY, PAD, SEP, SPECIAL, documents, make_samples, rows_of, samples_of,
+    CLS,
+    FIRST,
+    MASK,
+    NUM_ORDINARY,
+    PAD,
+    SEP,
+    SPECIAL,
+    documents,
+    make_samples,
+    rows_of,
+    samples_of,
 )  # fmt: skip
 
 ORDINARY = range(FIRST, FIRST + NUM_ORDINARY)
@@ -58,8 +69,7 @@ def test_the_decoder_writes_the_text_and_no_document_is_too_long(
 def test_masks_never_stand_side_by_side(lengths: list[int], spans: str, seed: int) -> None:
     samples = tag(make_samples(lengths, word_rate=0.9))
     for shown in documents(make(spans, 0.6).build(samples, seed=seed)):
-        pairs = zip(shown["ids"], shown["ids"][1:], strict=False)
-        assert (MASK, MASK) not in pairs
+        assert (MASK, MASK) not in pairwise(shown["ids"])
 
 
 def test_masks_of_neighbouring_texts_stay_apart() -> None:
@@ -150,18 +160,18 @@ def test_poisson_spans_have_poisson_lengths_and_fill_the_share() -> None:
 
 
 def test_a_share_between_two_numbers_of_words_is_met_on_average() -> None:
-    hidden = [sum(own) for own in Spans(11, 3000, seed=5).lengths]  # 3.3 words
+    hidden = [sum(own) for own in Spans(11, 1500, seed=5).lengths]  # 3.3 words
     assert set(hidden) == {3, 4}
-    assert np.mean(hidden) == pytest.approx(3.3, abs=0.03)
+    assert np.mean(hidden) == pytest.approx(3.3, abs=0.045)
 
 
 def test_every_placing_of_a_span_has_the_same_chance() -> None:
-    spans = Spans(10, 4000, seed=6, mean=30.0)  # one span of 3 words: 8 places
+    spans = Spans(10, 1600, seed=6, mean=30.0)  # one span of 3 words: 8 places
     assert {tuple(own) for own in spans.lengths} == {(3,)}
     places = Counter(document["ids"].index(MASK) - 1 for document in spans.documents)
     assert set(places) == set(range(8))
     # Chi-square with 7 degrees of freedom: 24.3 is passed once in a thousand.
-    assert sum((count - 500) ** 2 / 500 for count in places.values()) < 24.3
+    assert sum((count - 200) ** 2 / 200 for count in places.values()) < 24.3
 
 
 def test_poisson_spans_are_of_whole_words() -> None:
@@ -172,10 +182,7 @@ def test_poisson_spans_are_of_whole_words() -> None:
     for seed in range(50):
         shown = make("poisson", 0.5, shuffles_sentences=False).build(tagged, seed=seed).input_ids_N
         is_seen = np.isin(tagged.ids_N, shown)
-        assert all(
-            is_seen[a:b].all() or not is_seen[a:b].any()
-            for a, b in zip(starts, starts[1:], strict=False)
-        )
+        assert all(is_seen[a:b].all() or not is_seen[a:b].any() for a, b in pairwise(starts))
         assert (~is_seen[starts[:-1]]).sum() == 3
 
 
