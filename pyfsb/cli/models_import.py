@@ -32,6 +32,10 @@ def add_verbs(verbs: Commands) -> None:
         "--tokenizer", type=Path, metavar="FOLDER",
         help="folder of the tokenizer, where SOURCE has none",
     )  # fmt: skip
+    parser.add_argument(
+        "--image-source", metavar="SOURCE",
+        help="the CLIP whose images a Taiyi-CLIP text tower joined; SOURCE is that tower then",
+    )  # fmt: skip
     for name, what in (
         ("missing", "weights that may be missing"),
         ("extra", "tensors to leave out"),
@@ -58,6 +62,7 @@ def add_verbs(verbs: Commands) -> None:
 
 def _import(arguments: argparse.Namespace) -> int:
     from pyfsb.models.importing import Limits, import_model
+    from pyfsb.models.importing_towers import import_towers
 
     memory_gib = arguments.memory_gib
     for name in ("max_gib", "memory_gib", "timeout_seconds"):
@@ -72,15 +77,20 @@ def _import(arguments: argparse.Namespace) -> int:
         memory_bytes=None if memory_gib is None else int(memory_gib * _GIB),
         seconds=arguments.timeout_seconds,
     )
-    record = import_model(
-        arguments.source,
-        arguments.model,
-        arguments.to,
-        tokenizer_source=arguments.tokenizer,
-        allow_missing=tuple(arguments.allow_missing),
-        allow_extra=tuple(arguments.allow_extra),
-        limits=limits,
-    )
+    if arguments.image_source:
+        record = import_towers(
+            arguments.source, arguments.image_source, arguments.model, arguments.to, limits=limits
+        )
+    else:
+        record = import_model(
+            arguments.source,
+            arguments.model,
+            arguments.to,
+            tokenizer_source=arguments.tokenizer,
+            allow_missing=tuple(arguments.allow_missing),
+            allow_extra=tuple(arguments.allow_extra),
+            limits=limits,
+        )
     if arguments.form == "json":
         print_json(record.to_json())
         return EXIT_OK

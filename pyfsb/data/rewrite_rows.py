@@ -49,7 +49,7 @@ class RewriteRow(Schema):
     @model_validator(mode="after")
     def _texts_hold_something(self) -> Self:
         for name, text in (("text", self.text), ("target", self.target)):
-            if not text.strip():
+            if not normalise_text(text):
                 raise ValueError(f"{name} = {text!r} is empty")
         return self
 

@@ -37,8 +37,11 @@ WANTED: Final = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
+    "ngram.txt",
+    "preprocessor_config.json",
 )
-"""Files of a repository that are fetched, at its top level: weights once, config, tokenizer."""
+"""Files of a repository that are fetched, at its top level: weights once, config, tokenizer with
+lexicon, preprocessor."""
 TIMEOUT_SECONDS: Final = 30.0
 """Of a single answer."""
 
@@ -177,7 +180,7 @@ def choose_files(uri: HubUri, files: Iterable[RemoteFile]) -> list[RemoteFile]:
     chosen = [
         file
         for path, file in sorted(known.items())
-        if any(fnmatch.fnmatch(path, w) for w in WANTED)
+        if path == Path(path).name and any(fnmatch.fnmatchcase(path, w) for w in WANTED)
     ]
     names = {file.path for file in chosen}
     if not names & {WEIGHTS_NAME, INDEX_NAME}:

@@ -34,7 +34,6 @@ from pyfsb.models.overrides import BROKEN, explain
 from pyfsb.registry import ModelEntry
 from pyfsb.storage.workspace import localise
 from pyfsb.tokenizers.choosing import load_tokenizer
-from pyfsb.tokenizers.ngram_lexicon import NGRAM_FILE
 
 BIN_NAME: Final = "pytorch_model.bin"
 BIN_INDEX: Final = "pytorch_model.bin.index.json"
@@ -137,7 +136,7 @@ def write_tokenizer(
     workplace = folder / "raw" / "tokenizer"
     shutil.rmtree(workplace, ignore_errors=True)
     workplace.mkdir(parents=True)
-    for pattern in (*WANTED, NGRAM_FILE):  # with its lexicon a folder asks for ZEN's tokenizer
+    for pattern in WANTED:
         if not pattern.startswith("model") and pattern != "config.json":
             for path in source.glob(pattern):
                 shutil.copyfile(path, workplace / path.name)

@@ -240,7 +240,7 @@ def _judge(source: Path, target: Path, done: subprocess.CompletedProcess[str]) -
             )
     # torch's text also says how to open the file all the same, which nobody should.
     reason = reason.rpartition("from a trusted source.")[2].partition("Check the documentation")[0]
-    reason = " ".join(reason.rpartition("WeightsUnpickler error:")[2].split())
+    reason = " ".join(re.split(r"Weights\w+ error:", reason)[-1].split())
     raise CheckpointError(
         f"{source}: cannot be read as weights; it may be cut short or no checkpoint of PyTorch: "
         f"{reason[:300]}"

@@ -92,7 +92,8 @@ def load_model(
     except (OSError, SafetensorError, *BROKEN) as exc:
         raise CheckpointError(f"{folder}: cannot load the weights: {explain(exc)}") from exc
     prefix = f"{model.base_model_prefix}."
-    is_new = is_whole and family is not Family.EMBED  # whose vectors no pooler touches
+    # No pooler touches the vectors of EMBED; two towers have no head that could be new.
+    is_new = (is_whole and family is not Family.EMBED) or family is Family.IMAGE_TEXT
     missing = [
         key
         for key in sorted(report["missing_keys"])

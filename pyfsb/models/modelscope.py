@@ -91,7 +91,10 @@ def _list(uri: HubUri) -> tuple[list[RemoteFile], str]:
     except (ValueError, KeyError, TypeError) as exc:
         raise StorageError(f"{url} gave no list of files ({exc!r})") from None
     newest: Any = max(files, key=lambda entry: entry.get("CommittedDate") or 0, default={})
-    return described, str(newest.get("Revision") or uri.revision)
+    commit = str(newest.get("Revision") or uri.revision)
+    if commit.strip(".") == "":
+        raise CheckpointError(f"{uri}: the hub calls its commit {commit!r}; expected a revision")
+    return described, commit
 
 
 def _describe(entry: Any) -> RemoteFile:

@@ -75,7 +75,7 @@ class Draws:
 
     def bits_at(self, purpose: Purpose, rows_U: Ints, places_U: Ints) -> UInt64s:
         """Return 64 random bits for things at these places of these samples, [U]."""
-        return hash64(self._keys[purpose][rows_U] + places_U.astype(np.uint64))
+        return hash64(self._keys[purpose].take(rows_U) + places_U.astype(np.uint64))
 
     def at(self, purpose: Purpose, rows_U: Ints, places_U: Ints) -> Floats:
         """Return numbers in [0, 1) for things at these places of these samples, [U]."""

@@ -65,7 +65,7 @@ class MaskedLm:
             samples.ids_N, samples.lengths_B, before=self._cls, after=self._sep
         )
         positions_P = chosen.tokens_P + 2 * chosen.rows_P + 1
-        targets_P = ids_N[positions_P]
+        targets_P = ids_N.take(positions_P)
         ids_N[positions_P] = cover(samples, chosen, draws, mask=self._mask, ordinary=self._ordinary)
         return Inputs(
             input_ids_N=ids_N,
@@ -91,11 +91,11 @@ def cover(samples: Samples, chosen: Choice, draws: Draws, *, mask: int, ordinary
     """
     tokens_P, rows_P = chosen.tokens_P, chosen.rows_P
     starts_B = np.cumsum(samples.lengths_B) - samples.lengths_B
-    places_P = tokens_P - starts_B[rows_P]
+    places_P = tokens_P - starts_B.take(rows_P)
     action_P = draws.bits_at(Purpose.ACTION, rows_P, places_P)
     is_covered_P = action_P < _COVERED
     replaced = np.flatnonzero(is_covered_P & (action_P >= _HIDDEN))
-    shown_P = np.where(is_covered_P, mask, samples.ids_N[tokens_P])
+    shown_P = np.where(is_covered_P, mask, samples.ids_N.take(tokens_P))
     numbers = draws.at(Purpose.REPLACEMENT, rows_P[replaced], places_P[replaced])
     shown_P[replaced] = pick(ordinary, numbers)
     return shown_P

@@ -51,7 +51,7 @@ class Units:
 
     def lengths_of(self, units_C: Ints) -> Ints:
         """Return the tokens of chosen units, [C]."""
-        return self.bounds[units_C + 1] - self.bounds[units_C]
+        return self.bounds.take(units_C + 1) - self.bounds.take(units_C)
 
     def tokens_of(self, units_C: Ints) -> Ints:
         """Return the tokens of chosen units, in the order of these, [P]."""
@@ -74,8 +74,10 @@ def find_units(starts_N: Bits, lengths_B: Ints) -> Units:
 
 def spread(starts_C: Ints, lengths_C: Ints) -> Ints:
     """Return the numbers of ranges end to end: start, start + 1 … of each, [P]."""
-    firsts_C = np.cumsum(lengths_C) - lengths_C
-    return np.repeat(starts_C - firsts_C, lengths_C) + np.arange(int(lengths_C.sum()))
+    ends_C = np.cumsum(lengths_C)
+    numbers: Ints = np.arange(int(ends_C[-1]) if ends_C.size else 0)
+    numbers += np.repeat(starts_C - ends_C + lengths_C, lengths_C)
+    return numbers
 
 
 def order_within_rows(keys_C: NDArray[np.generic], rows_C: Ints, num_rows: int) -> Ints:
@@ -117,8 +119,8 @@ def choose_units(
         keys_U: Smaller ones come first.
         budgets_B: Tokens to choose in each sample.
         draw_last: Returns a number in [0, 1) for each unit, given samples and places in these.
-        limit: Keys below it are enough in most samples, so that only they are sorted; the result
-            does not depend on it. None sorts all.
+        limit: Of keys that are random bits: those below it are enough in most samples, so that only
+            they are looked at; the result does not depend on it. None sorts all.
     """
     rough = _sort_roughly(units, keys_U, np.ceil(budgets_B), limit)
     members, rows, lengths = rough.members, rough.rows, rough.lengths
@@ -135,11 +137,11 @@ def choose_units(
     fits[edge] = last * edge_lengths < rest[edge] + edge_lengths
     rough.is_chosen[places[fits]] = True
     chosen = np.flatnonzero(rough.is_chosen)
-    units_C, lengths_C = members[chosen], lengths[chosen]
+    units_C, lengths_C = members.take(chosen), lengths.take(chosen)
     return Choice(
         units_C=units_C,
-        tokens_P=spread(units.bounds[units_C], lengths_C),
-        rows_P=np.repeat(rows[chosen], lengths_C),
+        tokens_P=spread(units.bounds.take(units_C), lengths_C),
+        rows_P=np.repeat(rows.take(chosen), lengths_C),
     )
 
 
@@ -178,17 +180,18 @@ def _sort_roughly(
             members=np.arange(keys_U.size), rows=units.rows_U, lengths=units.lengths_U,
             is_chosen=~undecided, is_open=undecided, taken_B=np.zeros_like(units.counts_B),
         )  # fmt: skip
-    is_member_U = keys_U < limit
+    bits_U: UInt64s = keys_U.astype(np.uint64, copy=False)  # only random bits have a limit
+    is_member_U = bits_U < limit
     members = np.flatnonzero(is_member_U)
-    rough, is_short_B = _fill_bins(units, keys_U, members, needed_B, limit)
+    rough, is_short_B = _fill_bins(units, bits_U, members, needed_B, limit)
     if is_short_B.any():
         members = np.flatnonzero(is_member_U | np.repeat(is_short_B, units.counts_B))
-        rough, _ = _fill_bins(units, keys_U, members, needed_B, limit)
+        rough, _ = _fill_bins(units, bits_U, members, needed_B, limit)
     return rough
 
 
 def _fill_bins(
-    units: Units, keys_U: UInt64s | Floats, members: Ints, needed_B: Floats, limit: np.uint64
+    units: Units, bits_U: UInt64s, members: Ints, needed_B: Floats, limit: np.uint64
 ) -> tuple[_Rough, Bits]:
     """Sort members into bins; returns also which samples have too few of them."""
     num_rows = needed_B.size
@@ -197,13 +200,13 @@ def _fill_bins(
     shift = np.uint64(max(0, int(limit).bit_length() - num_bits))
     rows, lengths = units.rows_of(members), units.lengths_of(members)
     edges = np.arange(num_rows + 1) * num_bins
-    bins = np.minimum(keys_U[members] >> shift, np.uint64(num_bins - 1)).astype(np.int64)
-    bins += edges[rows]
+    bins = np.minimum(bits_U.take(members) >> shift, np.uint64(num_bins - 1)).astype(np.int64)
+    bins += edges.take(rows)
     tokens_of_bin = np.bincount(bins, weights=lengths, minlength=num_rows * num_bins)
     ends = np.concatenate(([0.0], np.cumsum(tokens_of_bin)))
     before_B = ends[edges[:-1]]
     full = np.minimum(np.searchsorted(ends[1:], before_B + needed_B), edges[1:])
-    full_of_unit = full[rows]
+    full_of_unit = full.take(rows)
     rough = _Rough(
         members=members, rows=rows, lengths=lengths,
         is_chosen=bins < full_of_unit, is_open=bins == full_of_unit,

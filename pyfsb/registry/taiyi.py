@@ -33,8 +33,9 @@ _ROBERTA: Final[ConfigValues] = {
 }  # fmt: skip
 _TOWER_ISSUE: Final = (
     "Released as two parts: a BertForSequenceClassification whose logits are the text's vector, "
-    "and OpenAI's CLIP for images. The later module keeps both in one and projects [CLS] instead, "
-    "so the two do not give the same vectors."
+    "and OpenAI's CLIP for images. The later module keeps both in one, without a bias; its forward "
+    "and its training project BERT's pooler output too, only its get_text_features projects [CLS] "
+    "(legacy_unpooled_text_features)."
 )
 _MAP_UNKNOWN: Final = "The objectives (MAP): announced with the paper, never published."
 _MAP_CHOICE: Final = "objective: what the encoder of each side can be trained with further"
@@ -59,6 +60,7 @@ ENTRIES: Final = (
         architecture="taiyi-clip",
         config={
             "projection_dim": 512, "logit_scale_init_value": _LOGIT_SCALE,
+            "text_projection_bias": True,
             "text_config": _TEXT_BASE,
             "vision_config": {
                 "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
@@ -93,6 +95,7 @@ ENTRIES: Final = (
         architecture="taiyi-clip",
         config={
             "projection_dim": 768, "logit_scale_init_value": _LOGIT_SCALE,
+            "text_projection_bias": True,
             "text_config": _TEXT_LARGE,
             "vision_config": {
                 "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
@@ -130,6 +133,7 @@ ENTRIES: Final = (
         architecture="taiyi-clip",
         config={
             "projection_dim": 1024, "logit_scale_init_value": _LOGIT_SCALE,
+            "text_projection_bias": True,
             "text_config": _TEXT_LARGE,
             "vision_config": {
                 "hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32,

@@ -11,8 +11,8 @@ from pyfsb.registry.facts import BASE, BASE_SIZE_NOTE, BERT, CARD, claims, score
 from pyfsb.registry.taxonomy import Demand, Series, Task
 
 _ISSUES: Final = (
-    "The published module of 2023 adds its boolean mask to the scores, so nothing is masked; the "
-    "module of 2022 that the weights were trained with masks.",
+    "The published module of 2023 adds its boolean mask to the scores, so nothing is masked; that "
+    "of January 2022 masks. That the weights were trained with the latter is our reading.",
     "Token types choose the task: all 0 to understand, all 1 to go on writing.",
 )
 _UNKNOWN: Final = ("The ratio of masked to left-to-right samples.", "Corpus and compute.")

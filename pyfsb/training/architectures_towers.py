@@ -81,7 +81,11 @@ def _taiyi_clip(config: ConfigMapping) -> ModelShape:
         side=Side(stack=stack, tokens_per_document=num_tokens),
         has_vocabulary_head=False,
         head_transform_weights=0,
-        other_parameters=text_parameters + image_parameters + (hidden + stack.hidden) * width + 1,
+        other_parameters=text_parameters
+        + image_parameters
+        + (hidden + stack.hidden) * width
+        + width * config["text_projection_bias"]
+        + 1,
         is_flat=False,
     )
 
@@ -100,7 +104,10 @@ _VIT: Final = {
     "num_attention_heads": 12, "num_channels": 3, "image_size": 224, "patch_size": 16,
     "qkv_bias": True, "hidden_act": "gelu", "hidden_dropout_prob": 0.0, "num_labels": None,
 }  # fmt: skip
-_TAIYI_CLIP: Final = {"projection_dim": 512, "text_config": None, "vision_config": None}
+_TAIYI_CLIP: Final = {
+    "projection_dim": 512, "text_config": None, "vision_config": None,
+    "text_projection_bias": False,
+}  # fmt: skip
 
 SHAPES: Final[ShapeTable] = {
     "clip_text_model": (_clip_text, _CLIP_TEXT),

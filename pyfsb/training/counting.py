@@ -13,8 +13,32 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
+from pyfsb.training.batching import StepPlanner
 from pyfsb.training.flops import FlopCounter
+from pyfsb.training.loader import LoadedStep
 from pyfsb.training.protocol import Batch
+
+
+def count_step_flops(
+    counter: FlopCounter | None, loaded: LoadedStep, planner: StepPlanner, num_processes: int
+) -> float:
+    """Return what this process's part of a step costs; 0 without a counter.
+
+    Args:
+        counter: Of the model.
+        loaded: The step.
+        planner: Knows the lengths of its samples.
+        num_processes: Processes that share it.
+    """
+    if counter is None:
+        return 0.0
+    found = count_flops(counter, loaded.batches)
+    if found is not None:
+        return found
+    # Of images and their captions a share of the whole step.
+    num_targets = sum(batch.num_targets for batch, _ in loaded.batches)
+    lengths = planner.lengths_of(loaded.plan.sample_ids)
+    return counter.count(lengths, num_targets * num_processes) / num_processes
 
 
 def count_flops(counter: FlopCounter, batches: Iterable[tuple[Batch, bool]]) -> float | None:

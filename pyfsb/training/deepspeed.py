@@ -13,7 +13,7 @@ import contextlib
 import io
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -83,10 +83,7 @@ class Engine:
         self._limit = optimizer.max_gradient_norm
         self._accepts: Accepts = _accept
         self._update = Update(gradient_norm=math.inf, is_applied=False)
-        with (
-            _unsent_scalars(module),
-            contextlib.redirect_stdout(io.StringIO()),
-        ):  # BF16_Optimizer prints its memory
+        with contextlib.redirect_stdout(io.StringIO()):  # BF16_Optimizer prints its memory
             self.deepspeed, self.zero_optimizer, _, _ = deepspeed.initialize(
                 model=module,
                 optimizer=build_optimizer(module, optimizer),
@@ -276,19 +273,3 @@ def check_precision(precision: Precision) -> None:
 
 def _accept(_: float) -> bool:
     return True
-
-
-@contextlib.contextmanager
-def _unsent_scalars(module: nn.Module) -> Iterator[None]:
-    """Keep DeepSpeed 0.19 from sending parameters without an axis: it cannot, and fails.
-
-    All processes have them already, as all others.
-    """
-    scalars = [p for p in module.parameters() if p.dim() == 0 and not hasattr(p, "ds_status")]
-    for parameter in scalars:
-        parameter.ds_optim_param = True  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        for parameter in scalars:
-            del parameter.ds_optim_param  # type: ignore[attr-defined]

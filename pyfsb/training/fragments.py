@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol
 import torch
 from torch import Tensor, distributed, nn
 
+from pyfsb.training.scalars import drop_axis
 from pyfsb.training.sharding import Piece, flat_share
 
 MOMENTS: Final = ("exp_avg", "exp_avg_sq")
@@ -187,12 +188,13 @@ def named_weights(engine: ShardedEngine) -> Iterator[tuple[str, Tensor]]:
     held = {fragment.name: fragment for fragment in held_fragments(engine)}
     for name, parameter in engine.module.named_parameters():
         if not parameter.requires_grad:
-            yield name, _whole_frozen(parameter)
+            whole = _whole_frozen(parameter)
         elif engine.stage == 0:
             fragment = held[name]
-            yield name, fragment.weight.detach().reshape(fragment.shape).cpu()
+            whole = fragment.weight.detach().reshape(fragment.shape).cpu()
         else:
-            yield name, _gather(parameter, held.get(name))
+            whole = _gather(parameter, held.get(name))
+        yield name, drop_axis(engine.module, name, whole)
 
 
 def _gather(parameter: nn.Parameter, fragment: Fragment | None) -> Tensor:

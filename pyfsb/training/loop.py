@@ -19,7 +19,7 @@ from torch import Tensor
 from pyfsb.seeding import hash64
 from pyfsb.training.batching import StepPlan, StepPlanner
 from pyfsb.training.checkpoint import TrainState
-from pyfsb.training.counting import count_flops
+from pyfsb.training.counting import count_step_flops
 from pyfsb.training.deepspeed import Engine, Update
 from pyfsb.training.distributed import ProcessGroup
 from pyfsb.training.loader import LoadedStep, Loader
@@ -103,18 +103,16 @@ class TrainingLoop:
         steering = self._steering
         with self._timer.part("data"):
             loaded = self._loader.load(state.position)
-        plan = loaded.plan
+        plan, settings = loaded.plan, self._settings
         num_targets, num_tokens, num_stops, num_flops = self._group.sum(
             (
                 sum(batch.num_targets for batch, _ in loaded.batches),
                 sum(batch.num_tokens for batch, is_real in loaded.batches if is_real),
                 self._company.stop.signal_number is not None,
-                self._count_flops(loaded),
+                count_step_flops(self._company.flops, loaded, self._planner, self._group.size),
             )
         )
-        rate = learning_rate(
-            self._settings.optimizer, step=state.step, num_steps=self._settings.num_steps
-        )
+        rate = learning_rate(settings.optimizer, step=state.step, num_steps=settings.num_steps)
         with self._timer.part("compute"):
             loss = self._accumulate(loaded, state.step, max(1.0, num_targets))
             update = self._engine.step(rate, partial(steering.accepts, loss))
@@ -157,19 +155,6 @@ class TrainingLoop:
             # DeepSpeed averages over processes; the loss is a sum over all of them.
             self._engine.backward(loss * (is_real * group.size / num_targets))
         return group.sum([float(loss_sum)])[0] / num_targets
-
-    def _count_flops(self, loaded: LoadedStep) -> float:
-        """Return what this process's part of a step costs; 0 where it is not counted."""
-        counter, plan = self._company.flops, loaded.plan
-        if counter is None:
-            return 0.0
-        found = count_flops(counter, loaded.batches)
-        if found is not None:
-            return found
-        # Of images and their captions a share of the whole step.
-        num_targets = sum(batch.num_targets for batch, _ in loaded.batches)
-        lengths = self._planner.lengths_of(plan.sample_ids)
-        return counter.count(lengths, num_targets * self._group.size) / self._group.size
 
     def _place(self, name: str, value: Tensor) -> Tensor:
         is_host = name in _ON_HOST

@@ -57,6 +57,7 @@ from pyfsb.training.order import SampleOrder
 from pyfsb.training.progress import Part, Work, peak_flops
 from pyfsb.training.protocol import SampleSource
 from pyfsb.training.restoring import start_engine
+from pyfsb.training.scalars import add_axes
 from pyfsb.training.steering import Company, LoopSettings
 from pyfsb.training.usage import read_usage
 from pyfsb.training.validation import HeldOutLoss
@@ -316,6 +317,7 @@ def build_engine(
         ConfigError: The device does not compute in the precision asked for.
     """
     precision = precision_of(parallelism, group.device)
+    add_axes(module)
     if is_sharded(group, parallelism):
         shard(module, group, parallelism, precision)
     return Engine(module, optimizer, parallelism, precision)

@@ -1,10 +1,11 @@
 """B2: batches of 64 x 512 tokens with whole words hidden, one core.
 
-Peers in the same process, taking turns: the collator of `transformers` with `whole_word_mask`
-(fed with tokens and offsets made beforehand), and words cut by jieba inside of the collator, as
-the old framework did. The limit is copying the batch. What is measured is CPU time from samples to
-inputs and targets; tokenising is in nobody's time. The text is FSB_DATA's raw corpus, else the
-samples.
+Peers in the same process, taking turns: the collator of `transformers` with `whole_word_mask` (fed
+with tokens, offsets and the mask of special tokens, all made beforehand); words cut by jieba inside
+of the collator, tokens given; and the old framework's collator, which is given texts: it tokenises,
+cuts with jieba, finds the words among the tokens and draws n-grams of them one by one. The limit is
+copying the batch. What is measured is CPU time from samples to inputs and targets. The text is
+FSB_DATA's raw corpus, else the samples.
 
     python -m tests.bench masking
 """
@@ -21,6 +22,7 @@ from typing import Any
 
 import jieba
 import numpy as np
+import torch
 from transformers import BertTokenizerFast, DataCollatorForLanguageModeling
 from transformers.utils import logging as transformers_logging
 
@@ -36,7 +38,8 @@ from tests.conftest import SAMPLES
 NUM_ROWS, ROW_TOKENS, NUM_SPECIAL = 64, 512, 2
 RATIO, ROUNDS = 0.15, 7
 MAX_WORD = 6
-TARGETS = {"transformers": 400.0, "jieba": 800.0}
+TARGETS = {"transformers": 400.0, "jieba": 800.0, "old framework": 800.0}
+LONGEST_NGRAM = 3
 
 
 def main() -> None:
@@ -49,11 +52,14 @@ def main() -> None:
     objective = WholeWord(SpecialIds.of(pieces), mask_ratio=RATIO)
     collate, features = _transformers_way(rows, pieces)
     tokens = [[pieces[i] for i in ids] for ids, _ in rows]
+    old = OldCollator(pieces)
+    row_texts = ["".join(own).replace("##", "").replace("[UNK]", "") for own in tokens]
     passes = iter(range(1 << 20))
     ways: dict[str, Callable[[], Any]] = {
         "ours": lambda: objective.build(_of_pass(samples, next(passes)), seed=1),
         "transformers": lambda: collate([dict(feature) for feature in features]),
         "jieba": lambda: [_jieba_way(own, ids) for own, (ids, _) in zip(tokens, rows, strict=True)],
+        "old framework": lambda: old(row_texts),
         "copy": lambda: samples.ids_N.copy(),
     }  # fmt: skip
     _check_words(objective, samples)
@@ -147,11 +153,11 @@ def _transformers_way(
     return collator, features
 
 
-def _jieba_way(tokens: list[str], ids: list[int]) -> tuple[list[int], list[int]]:
-    """Do what the old collator does: cut the row's text, find its words among the tokens, hide some.
+def _find_words(tokens: list[str]) -> list[list[int]]:
+    """Return the tokens of each word, as the old collator finds them.
 
-    Words are looked up in a set: from each token on the longest run that is one, no longer than the
-    longest word with that first character. Then words in random order, up to the budget.
+    The tokens' text is cut by jieba into a set of words; from each token on, the longest run that is
+    one of them is taken, no longer than the longest word with that first character.
     """
     longest: dict[str, int] = {}
     words = set(jieba.lcut("".join(token.removeprefix("##") for token in tokens)))
@@ -166,8 +172,14 @@ def _jieba_way(tokens: list[str], ids: list[int]) -> tuple[list[int], list[int]]
                 break
         while end < len(tokens) and tokens[end].startswith("##"):
             end += 1
-        units.append(range(place, end))
+        units.append(list(range(place, end)))
         place = end
+    return units
+
+
+def _jieba_way(tokens: list[str], ids: list[int]) -> tuple[list[int], list[int]]:
+    """Cut a row's text, find its words, hide some in random order up to the budget."""
+    units = _find_words(tokens)
     random.shuffle(units)
     budget = round(RATIO * len(ids))
     hidden, targets = list(ids), [-100] * len(ids)
@@ -181,6 +193,64 @@ def _jieba_way(tokens: list[str], ids: list[int]) -> tuple[list[int], list[int]]
             if draw < 0.9:
                 hidden[token] = 4 if draw < 0.8 else random.randrange(5, 12800)
     return hidden, targets
+
+
+class OldCollator:
+    """What the published DeBERTa pretraining does for each batch of texts, in our own words.
+
+    Source: fengshen's pretrain_deberta.py and data_utils/mask_utils.py at c8fb7b8.
+    """
+
+    def __init__(self, pieces: list[str]) -> None:
+        self._pieces = pieces
+        self._tokenizer = BertTokenizerFast(vocab={piece: n for n, piece in enumerate(pieces)})
+        self._draws = np.random.RandomState(42)
+        chances = 1.0 / np.arange(1, LONGEST_NGRAM + 1)
+        self._chances = [chances[: n + 1] / chances[: n + 1].sum() for n in range(LONGEST_NGRAM)]
+        self._frame = [pieces.index(name) for name in ("[CLS]", "[SEP]", "[MASK]")]
+
+    def __call__(self, texts: list[str]) -> dict[str, Any]:
+        rows = [self._make_row(text) for text in texts]
+        return {
+            name: torch.stack([torch.from_numpy(row[name]) for row in rows]) for name in rows[0]
+        }
+
+    def _make_row(self, text: str) -> dict[str, Any]:
+        cls, sep, mask = self._frame
+        tokens = self._tokenizer.tokenize(text)[: ROW_TOKENS - NUM_SPECIAL]
+        ids = [cls, *self._tokenizer.convert_tokens_to_ids(tokens), sep]
+        shown, labels = list(ids), [-100] * ROW_TOKENS
+        for place in self._draw_places(_find_words(tokens), len(ids)):
+            labels[place + 1] = ids[place + 1]
+            if self._draws.random_sample() < 0.8:
+                shown[place + 1] = mask
+            elif self._draws.random_sample() < 0.5:
+                shown[place + 1] = int(self._draws.randint(len(self._pieces)))
+        filler = [0] * (ROW_TOKENS - len(ids))
+        return {
+            "input_ids": np.array(shown + filler, dtype=np.int64),
+            "attention_mask": np.array([1] * len(ids) + filler, dtype=np.int64),
+            "token_type_ids": np.zeros(ROW_TOKENS, dtype=np.int64),
+            "labels": np.array(labels, dtype=np.int64),
+        }
+
+    def _draw_places(self, words: list[list[int]], num_tokens: int) -> list[int]:
+        """Take n-grams of words in random order while they fit the budget and do not overlap."""
+        budget, taken = round(RATIO * num_tokens), set[int]()
+        ngrams = [[words[i : i + n + 1] for n in range(LONGEST_NGRAM)] for i in range(len(words))]
+        self._draws.shuffle(ngrams)
+        for choices in ngrams:
+            if len(taken) >= budget:
+                break
+            size = self._draws.choice(len(choices), p=self._chances[len(choices) - 1])
+            while size >= 0:
+                places = [place for word in choices[size] for place in word]
+                if len(taken) + len(places) <= budget:
+                    if taken.isdisjoint(places):
+                        taken.update(places)
+                    break
+                size -= 1
+        return sorted(taken)
 
 
 def _cpu_seconds(work: Callable[[], Any], repeats: int) -> float:

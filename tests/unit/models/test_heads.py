@@ -12,6 +12,7 @@ from transformers import AutoConfig, BartForSequenceClassification
 
 from pyfsb.config import Family
 from pyfsb.errors import ConfigError
+from pyfsb.models.building import build_model
 from pyfsb.models.heads import build_loss, default_layout, logits_at, pad_flat, vocabulary_logits
 from tests.helpers.models import ENCODERS, MODELS, PIECES, make_model
 
@@ -132,3 +133,27 @@ def test_a_model_without_a_known_head_is_named() -> None:
     model.config.model_type = "electra"
     with pytest.raises(ConfigError, match="electra: no vocabulary head known"):
         vocabulary_logits(model, torch.zeros(1, 32))
+
+
+@pytest.mark.parametrize("kind", ["albert", "bert", "megatron-bert", "zen2"])
+def test_the_order_of_sentences_is_judged_as_by_the_whole_model(kind: str) -> None:
+    shape = {
+        "vocab_size": len(PIECES), "hidden_size": 16, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "intermediate_size": 24, "max_position_embeddings": 32,
+    }  # fmt: skip
+    more = {"albert": {"embedding_size": 8}, "zen2": {"word_size": 4}}.get(kind, {})
+    config = AutoConfig.for_model(kind, **shape, **more)
+    model = build_model(config, Family.FILL_MASK, seed=1, has_order_head=True).eval()
+    ids, mask = pad_flat(draw_ids(), LENGTHS, 0)
+    labels, weights = torch.tensor([0, 1, 1, 0]), torch.tensor([7, 7, 0, 7])
+    nothing = torch.empty(0, dtype=torch.long)
+    with torch.no_grad():
+        whole = model(input_ids=ids, attention_mask=mask)
+        found = build_loss(model, Family.FILL_MASK, "buckets")(
+            input_ids=draw_ids(), lengths=LENGTHS, target_positions=nothing, target_ids=nothing,
+            sentence_labels=labels, sentence_weights=weights,
+        )  # fmt: skip
+    logits = getattr(whole, "sop_logits", None)
+    logits = whole.seq_relationship_logits if logits is None else logits
+    expected = functional.cross_entropy(logits, labels, reduction="none") * weights
+    torch.testing.assert_close(found, expected.sum())

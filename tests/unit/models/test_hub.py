@@ -243,3 +243,16 @@ def test_weights_are_fetched_in_one_form_only() -> None:
     uri = HubUri(hub="hf", name="a/b", revision="main")
     chosen = choose_files(uri, [RemoteFile(path=name, num_bytes=1) for name in names])
     assert [file.path for file in chosen] == ["config.json", "model.safetensors", "spiece.model"]
+
+
+def test_only_files_at_the_top_level_are_fetched_whatever_a_hub_lists() -> None:
+    uri = parse_hub_uri("modelscope://IDEA-CCNL/Tiny")
+    good = ["config.json", "model.safetensors", "ngram.txt", "preprocessor_config.json", "a.model"]
+    bad = [
+        "../../evil.model",
+        "/tmp/evil.model",
+        "model-/../x-of-2.safetensors",
+        "sub/spiece.model",
+    ]
+    files = [RemoteFile(path=name, num_bytes=1) for name in (*good, *bad)]
+    assert sorted(file.path for file in choose_files(uri, files)) == sorted(good)

@@ -146,3 +146,14 @@ def test_a_row_of_a_batch_does_not_depend_on_the_others() -> None:
         )
         assert np.array_equal(together["target_positions"][own] - start, alone["target_positions"])
         assert np.array_equal(together["target_ids"][own], alone["target_ids"])
+
+
+def test_the_first_token_of_a_row_is_never_asked_for() -> None:
+    answers = np.ones(2, dtype=np.bool_)
+    rows = [
+        EncodedChat(ids_T=np.array(ids, dtype=np.int32), is_answer_T=answers, is_truncated=False)
+        for ids in ([5, 6], [7, 8])
+    ]
+    arrays = collate(*rows)
+    assert arrays["target_ids"].tolist() == [6, 8]
+    assert arrays["target_positions"].tolist() == [0, 2]

@@ -118,7 +118,7 @@ def test_weights_of_another_framework_are_told() -> None:
     ("name", "text"),
     [
         ("二郎神", "fsb models list --series Erlangshen"),
-        ("Erlangshen", "fsb models list --series Erlangshen"),
+        ("taiyi", "fsb models list --series Taiyi"),
         ("BERT", "a heading of the catalogue; its models: BERT-Base, BERT-wwm"),
     ],
 )

@@ -36,11 +36,18 @@ def train(group: ProcessGroup, shares: tuple[list[int], ...], stage: int) -> dic
     return plain_names(gather_weights(engine, group))
 
 
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
-@pytest.mark.parametrize("shares", STEPS[1:], ids=["shared", "idle"])
-def test_two_processes_are_one(stage: int, shares: tuple[list[int], ...]) -> None:
+@pytest.fixture(scope="module")
+def expected() -> dict[str, Tensor]:
     groups.load()
-    (expected,) = groups.run_ranks(1, lambda group: train(group, STEPS[0], 0))
+    return groups.run_ranks(1, lambda group: train(group, STEPS[0], 0))[0]
+
+
+@pytest.mark.parametrize(
+    ("stage", "shares"), [(0, STEPS[1]), (1, STEPS[1]), (3, STEPS[2])], ids=str
+)
+def test_two_processes_are_one(
+    stage: int, shares: tuple[list[int], ...], expected: dict[str, Tensor]
+) -> None:
     found = groups.run_ranks(2, lambda group: train(group, shares, stage))[0]
     first = tiny_clip().state_dict()
     assert set(found) == set(expected) == set(first)
@@ -48,10 +55,8 @@ def test_two_processes_are_one(stage: int, shares: tuple[list[int], ...]) -> Non
         is_vision = name.startswith(("vision_model.", "visual_projection."))
         assert weight.shape == first[name].shape, name
         assert torch.equal(weight, first[name]) == is_vision, name
+        if name.endswith("key.bias"):  # softmax is blind to it: its gradient is rounding
+            continue
         torch.testing.assert_close(
-            weight,
-            expected[name],
-            rtol=1e-3,
-            atol=1e-4,
-            msg=lambda text, name=name: f"{name}: {text}",
+            weight, expected[name], rtol=1e-3, atol=1e-4, msg=f"{name}: {weight - expected[name]}"
         )
