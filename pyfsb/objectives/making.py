@@ -35,6 +35,7 @@ _ROW_OBJECTIVES: Final = {
     ObjectiveName.MULTIPLE_CHOICE: "pyfsb.objectives.multiple_choice",
     ObjectiveName.EXTRACTION: "pyfsb.objectives.extraction_ubert and extraction_uniex",
     ObjectiveName.CONTRASTIVE: "pyfsb.objectives.contrastive",
+    ObjectiveName.IMAGE_LABELS: "pyfsb.objectives.image_labels",
 }
 """Objectives on labelled rows, which are no samples of shards, and where they are."""
 _PLACE: Final = "{text}"

@@ -32,7 +32,9 @@ SPECS = {
     "poisson": {"name": "text_infilling", "text_infilling": {"spans": "poisson"}},
     "gap_sentences": {}, "denoising": {}, "causal_lm": {}, "prefix_lm": {},
 }  # fmt: skip
-ROW_OBJECTIVES = {"sft", "rewriting", "multiple_choice", "extraction", "contrastive"}
+ROW_OBJECTIVES = {
+    "sft", "rewriting", "multiple_choice", "extraction", "contrastive", "image_labels",
+}  # fmt: skip
 
 
 def make(case: str) -> Objective:
