@@ -38,7 +38,7 @@ class EncodedRewrite:
     ids_T: Small
     """What the encoder reads, special tokens included."""
     target_T: Small
-    """What the decoder writes, its end included."""
+    """What the decoder writes, its end included unless it was cut."""
     is_truncated: bool
     """True: the end of one of them was cut."""
 
@@ -71,16 +71,22 @@ class Rewriting:
             DataError: One of them has no token.
         """
         room = self.max_tokens - len(self.begins) - len(self.ends)
-        text = tokenize(self.template.replace("{text}", sample.text)).ids_T
+        head, _, tail = self.template.partition("{text}")
+        text = tokenize(f"{head}{sample.text}{tail}").ids_T
         target = tokenize(sample.target).ids_T
         for name, ids in (("text", text), ("target", target)):
             if not ids.size:
                 raise DataError(f"{name} has no token; expected some text")
         is_truncated = text.size > room or target.size >= self.max_target_tokens
-        target = target[: self.max_target_tokens - 1]
+        if text.size > room:  # the prompt stays whole
+            behind = tokenize(tail).ids_T if tail else text[:0]
+            kept = tokenize(f"{head}{sample.text}").ids_T[: max(0, room - behind.size)]
+            text = np.concatenate([kept, behind])
+        # A target that is cut does not end where it is cut.
+        target = np.append(target, np.int32(self.eos))[: self.max_target_tokens]
         return EncodedRewrite(
             ids_T=np.concatenate([self.begins, text[:room], self.ends]).astype(np.int32),
-            target_T=np.append(target, self.eos).astype(np.int32),
+            target_T=target.astype(np.int32),
             is_truncated=is_truncated,
         )
 

@@ -56,13 +56,19 @@ def test_long_texts_lose_their_end_and_keep_the_special_tokens() -> None:
     row = make().encode(RewriteSample(text="abcdefghij", target="abcdefgh"), tokenize)
     assert row.is_truncated
     assert row.ids_T.tolist() == [2, *range(10, 16), 3]
-    assert row.target_T.tolist() == [*range(10, 15), 3]
+    assert row.target_T.tolist() == [*range(10, 16)]  # cut, so it does not end here
 
 
 def test_the_encoder_reads_the_prompt() -> None:
     row = make(template="s{text}").encode(RewriteSample(text="a", target="b"), tokenize)
     assert row.ids_T.tolist() == [2, 10 + ord("s") - ord("a"), 10, 3]
     assert not row.is_truncated
+
+
+def test_a_long_text_leaves_the_whole_prompt() -> None:
+    row = make(template="s{text}z").encode(RewriteSample(text="abcdefgh", target="b"), tokenize)
+    s, z = (10 + ord(letter) - ord("a") for letter in "sz")
+    assert row.ids_T.tolist() == [2, s, 10, 11, 12, 13, z, 3]
 
 
 def test_an_empty_text_is_named() -> None:
