@@ -19,7 +19,7 @@ from pyfsb.objectives.extraction_uniex import UniexExtraction
 from pyfsb.objectives.multiple_choice import MultipleChoice
 from pyfsb.objectives.rewriting import Rewriting
 from pyfsb.objectives.row_objective import FrameIds, Tokenize, Tokenized
-from pyfsb.objectives.sft import Sft
+from pyfsb.objectives.sft import TURN, Sft
 
 YES_NO_WORDS: Final = (("是", "非"), ("yes", "no"), ("是", "不"))
 """What says that an option is right or wrong; the first pair that a vocabulary has as tokens.
@@ -130,10 +130,13 @@ def build_extraction_objective(
     )
 
 
-def build_chat_objective(tokenizer: PreTrainedTokenizerBase, *, max_tokens: int) -> Sft:
+def build_chat_objective(
+    config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, *, max_tokens: int
+) -> Sft:
     """Return the objective of dialogues.
 
     Args:
+        config: Of the model; its `prompt_template` is what a question stands in.
         tokenizer: Of the model; its end token ends answers, its begin token begins dialogues.
         max_tokens: Tokens of a dialogue at most.
 
@@ -141,7 +144,8 @@ def build_chat_objective(tokenizer: PreTrainedTokenizerBase, *, max_tokens: int)
         ConfigError: The tokenizer has no end token.
     """
     begin, end = chat_ends(tokenizer)
-    return Sft(eos=end, bos=begin, max_tokens=max_tokens)
+    turn = getattr(config, "prompt_template", None) or TURN
+    return Sft(eos=end, bos=begin, max_tokens=max_tokens, turn=turn)
 
 
 def chat_ends(tokenizer: PreTrainedTokenizerBase) -> tuple[int | None, int]:

@@ -26,8 +26,8 @@ from pyfsb.errors import DataError
 from pyfsb.objectives.protocol import Bits, Ints
 from pyfsb.objectives.row_objective import RowBatch, SampleKey, Small, Tokenize
 
-TURN: Final = "<human>:{question}\n<bot>:"
-"""What stands before an answer."""
+TURN: Final = "<human>:{text}\n<bot>:"
+"""Ziya's: what stands before an answer, {text} for the question, of models without a prompt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +70,8 @@ class Sft:
     """Tokens of a dialogue at most."""
     bos: int | None = None
     """Begins a dialogue. None: nothing does."""
+    turn: str = TURN
+    """What stands before an answer, as the config's `prompt_template`."""
 
     def encode(self, sample: ChatSample, tokenize: Tokenize) -> EncodedChat:
         """Return the tokens of a dialogue.
@@ -83,7 +85,7 @@ class Sft:
         parts, is_answer = [np.array(begin, dtype=np.int32)], [np.zeros(len(begin), np.bool_)]
         used, is_truncated = len(begin), False
         for number, turn in enumerate(sample.turns):
-            asked = tokenize(TURN.format(question=turn.question.strip())).ids_T
+            asked = tokenize(self.turn.replace("{text}", turn.question.strip())).ids_T
             written = np.append(tokenize(turn.answer.strip()).ids_T, np.int32(self.eos))
             room = self.max_tokens - used - asked.size
             if written.size > room:

@@ -25,6 +25,9 @@ from pyfsb.registry.taxonomy import Demand, Series, Task
 from pyfsb.schema import Schema
 
 _FILE: Final = "catalogue.tsv"
+_UNLISTED: Final = (
+    "The list names no repository; this one is from memory and was not compared with the hub."
+)
 _LABELLED: Final = (Family.CLASSIFY, Family.PAIR, Family.TAG)
 FAMILIES: Final[dict[Architecture, tuple[Family, ...]]] = {
     "albert": (Family.FILL_MASK, *_LABELLED),
@@ -264,6 +267,8 @@ def _build_row(raw: dict[str, str], name: str) -> CatalogueRow:
     issues = facts.known_issues
     if special and special.architecture:
         issues = (special.note,)
+    if known_hub_id and known_hub_id not in listed:
+        issues = (*issues, _UNLISTED)
     return CatalogueRow(
         name=name,
         group=raw["group"],

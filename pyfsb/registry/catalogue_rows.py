@@ -2,7 +2,7 @@
 """Which size and repository each row of the catalogue has whose class there is. Data only.
 
 Rows by `heading/model/version`; an empty repository: none is known, give the weights as a folder.
-Repositories beyond the list's own are those that the authors or well-known ports name.
+Repositories beyond the list's own are from memory, not compared with the hub; rows say so.
 """
 
 from __future__ import annotations

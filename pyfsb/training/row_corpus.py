@@ -131,4 +131,4 @@ def _build_objective(
             max_tokens=longest,
             max_target_tokens=min(longest, plan.objective.rewriting.max_target_tokens or longest),
         )
-    return build_chat_objective(tokenizer, max_tokens=longest)
+    return build_chat_objective(config, tokenizer, max_tokens=longest)

@@ -310,8 +310,8 @@ def _set_prompt(plan: Plan, config: Any) -> None:
         config.prompt_end = plan.objective.denoising.end
         config.prompt_in_parts = True  # the texts of shards are tokens already
     elif plan.name is ObjectiveName.SFT:
-        config.prompt_template, config.prompt_end = TURN.replace("{question}", "{text}"), ""
-        config.prompt_in_parts = False
+        config.prompt_template = plan.entry.config.get("prompt_template", TURN)
+        config.prompt_end, config.prompt_in_parts = "", False
     elif plan.name is ObjectiveName.REWRITING and "prompt_template" in plan.entry.config:
         # Weights of another entry, such as the backbone's, know no prompt.
         config.prompt_template = plan.entry.config["prompt_template"]

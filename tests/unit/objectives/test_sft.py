@@ -157,3 +157,10 @@ def test_the_first_token_of_a_row_is_never_asked_for() -> None:
     arrays = collate(*rows)
     assert arrays["target_ids"].tolist() == [6, 8]
     assert arrays["target_positions"].tolist() == [0, 2]
+
+
+def test_a_model_with_a_prompt_of_its_own_is_taught_with_it() -> None:
+    objective = Sft(eos=EOS, bos=BOS, max_tokens=200, turn="Q:{text} A:")
+    row = objective.encode(chat(("why?", "so")), tokenize)
+    assert spell(row.ids_T) == "<Q:why? A:so>"
+    assert spell(row.ids_T[row.is_answer_T]) == "so>"
