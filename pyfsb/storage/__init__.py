@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Final
 
 from pyfsb.errors import DataError
-from pyfsb.storage.backends import Backend, LocalBackend, StoredFile, explain_os_error, replacing
+from pyfsb.storage.backends import (
+    Backend,
+    LocalBackend,
+    StoredFile,
+    explain_os_error,
+    explaining_full_disk,
+    replacing,
+)
 from pyfsb.storage.s3 import S3Backend
 from pyfsb.storage.uris import (
     absolute,
@@ -36,6 +43,7 @@ __all__ = [
     "download",
     "exists",
     "explain_os_error",
+    "explaining_full_disk",
     "find_files",
     "is_hub",
     "is_s3",

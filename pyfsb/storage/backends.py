@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 from pyfsb.errors import DataError, StorageError
 
 _LOCK_SECONDS: Final = 30.0
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,9 +206,27 @@ def _explained(uri: str, action: str) -> Iterator[None]:
         raise explain_os_error(exc, uri, action) from exc
 
 
+@contextlib.contextmanager
+def explaining_full_disk(folder: Path) -> Iterator[None]:
+    """Tell a full disk with its free space where many small writes go to one folder.
+
+    Args:
+        folder: Where the block writes.
+
+    Raises:
+        StorageError: The disk is full; other errors pass as they are.
+    """
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno not in _FULL:
+            raise
+        raise explain_os_error(exc, os.fspath(folder), "write to") from exc
+
+
 def explain_os_error(exc: OSError, uri: str, action: str) -> StorageError:
     """Return the storage error of a failed system call; a full disk is told with its free space."""
-    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+    if exc.errno in _FULL:
         folder = next(
             parent for parent in [Path(uri), *Path(uri).absolute().parents] if parent.is_dir()
         )

@@ -18,7 +18,7 @@ from typing import Final
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from pyfsb import records
+from pyfsb import records, storage
 from pyfsb.config import (
     BatchSpec,
     EnergySpec,
@@ -163,7 +163,8 @@ def train_to_end(session: Session, group: ProcessGroup, stop: StopRequest) -> Tr
             group,
             lambda module: build_engine(module, session.optimizer, session.parallelism, group),
         )
-        end = _run(session, engine, state, group, store=store, stop=stop)
+        with storage.explaining_full_disk(session.workspace.path):  # lines of the meters
+            end = _run(session, engine, state, group, store=store, stop=stop)
         store.wait(group)
         trained = _collect(session, engine, end, group) if end.is_complete else None
         is_failed = False

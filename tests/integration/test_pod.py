@@ -121,6 +121,7 @@ def test_a_wrong_setting_in_one_pod_ends_the_other_one_soon(
     pods = [start(good, 0, free_port), start(bad, 1, free_port)]
     words = [end(pod, timeout=200) for pod in pods]
     assert [pod.returncode for pod in pods] == [129, 2], words
-    assert "data.max_tokens = 64: the model has 32 positions" in words[1]
+    assert "data.max_tokens = 64" in words[1]
+    assert "the model has 32 positions" in words[1]
     assert "another rank was lost" in words[0]
     assert time.monotonic() - started < 150  # the group's own patience is half an hour

@@ -61,6 +61,18 @@ def test_a_full_disk_is_told_with_its_free_space(
     assert os.listdir(tmp_path) == []
 
 
+def test_a_full_disk_is_told_for_writes_that_know_no_file(tmp_path: Path) -> None:
+    with (
+        pytest.raises(
+            StorageError, match=rf"disk full: cannot write to {tmp_path}, [\d.]+ MiB free"
+        ),
+        storage.explaining_full_disk(tmp_path),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(PermissionError), storage.explaining_full_disk(tmp_path):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+
 def test_writing_only_what_is_absent(tmp_path: Path) -> None:
     uri = str(tmp_path / "x")
     assert storage.write_if_absent(uri, b"1")
