@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from pyfsb.config import ServingSpec
+from pyfsb.config import Family, ServingSpec
 from pyfsb.processes import run_stage_main
 from pyfsb.schema import parse
 
@@ -44,6 +44,10 @@ def build_parser() -> argparse.ArgumentParser:
             f"--{field.replace('_', '-')}", type=type(value), default=value,
             help=f"{text} (default: %(default)s)",
         )  # fmt: skip
+    parser.add_argument(
+        "--family", choices=[family.value for family in Family],
+        help="what to ask the model for (default: what it was trained for)",
+    )  # fmt: skip
     parser.add_argument("--ready-file", help="file to write the URL to once the port is bound")
     return parser
 
@@ -76,7 +80,8 @@ def main() -> int:
 
     bound = bind(limits.host, limits.port)
     host, port = bound.getsockname()[:2]
-    predictor = load_predictor(arguments.checkpoint)
+    family = Family(arguments.family) if arguments.family else None
+    predictor = load_predictor(arguments.checkpoint, family=family)
     name = (arguments.name or predictor.name).replace("/", "-")
     url = inference_url(host, port, name)
     if arguments.ready_file:

@@ -10,10 +10,15 @@ RequestTimeoutError  504  not answered in time
 
 from __future__ import annotations
 
+from typing import Final
+
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from pyfsb.errors import ConfigError, FsbError, NotReadyError
+
+_V2_BODY: Final = '{"inputs": [{"name": "text", "shape": [1], "datatype": "BYTES", "data": ["…"]}]}'
 
 
 class RequestError(ConfigError):
@@ -52,4 +57,19 @@ def add_handlers(app: FastAPI) -> None:
         headers = {"Retry-After": "1"} if status == 503 else None
         return JSONResponse({"error": str(error)}, status_code=status, headers=headers)
 
+    async def answer_unreadable(_request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        return JSONResponse({"error": explain_body(error)}, status_code=RequestError.http_status)
+
     app.add_exception_handler(FsbError, answer)
+    app.add_exception_handler(RequestValidationError, answer_unreadable)
+
+
+def explain_body(error: RequestValidationError) -> str:
+    """Return what is wrong with a body that is not of the V2 protocol, without the body itself."""
+    for problem in error.errors():
+        kind, *place = [str(part) for part in problem["loc"] if part != "body"] or [""]
+        if kind != "bytes":  # the other form that a body may have
+            path = ".".join(place) or "the body"
+            return f"{path}: {problem['msg']}; expected {_V2_BODY}"
+    return f"the body cannot be read; expected {_V2_BODY}"

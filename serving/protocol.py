@@ -129,7 +129,7 @@ def _instance(item: object, name: str, schema: type[Schema]) -> Schema:
             expected = 'a text or {"text": …, "text_pair": …}'
         else:
             first = exc.errors()[0]
-            place = ".".join(map(str, first["loc"]))
+            place = ".".join(map(str, first["loc"])) or "not an object"
             fields = ", ".join(schema.model_fields)
             expected = f"an object of {fields} ({place}: {first['msg']})"
         raise RequestError(f"{name}: expected {expected}, got {_shown(item)}") from None

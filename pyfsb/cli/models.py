@@ -211,6 +211,8 @@ def _show_anything(name: str) -> dict[str, object]:
 
 def _search(arguments: argparse.Namespace) -> int:
     text = " ".join(arguments.text)
+    if not text.strip():
+        raise ConfigError("search for '': expected words; `fsb models list` shows all models")
     found = search_entries(text)
     rows = [
         row

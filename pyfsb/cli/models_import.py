@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from pyfsb.cli import models_cut
 from pyfsb.cli.arguments import Commands, add_output, print_json, print_text
 from pyfsb.errors import EXIT_OK, ConfigError
 
@@ -15,14 +16,16 @@ _MOST = 1_000_000
 
 
 def add_verbs(verbs: Commands) -> None:
-    """Add `import` to the verbs of `fsb models`."""
+    """Add `import`, and what is done to weights once they are here, to the verbs."""
+    models_cut.add_verb(verbs)
     parser = verbs.add_parser(
         "import",
         help="convert published weights (pytorch_model.bin) to safetensors, in a closed process",
     )
     parser.add_argument(
         "source", metavar="SOURCE",
-        help="folder with config.json and weights, a file of weights in it, s3://… or hf://ORG/NAME",
+        help="folder with config.json and weights, a file of weights in it, s3://…, hf://ORG/NAME "
+        "or modelscope://ORG/NAME, with @REVISION or without",
     )  # fmt: skip
     parser.add_argument(
         "--model", required=True, metavar="NAME", help="registered name they are of"

@@ -127,7 +127,7 @@ def family_of(task: str) -> Family:
     known = {**_families(), **{family.value: family for family in Family}}
     found = known.get(task.casefold())
     if found is None:
-        raise UnknownNameError("task or family", task, known)
+        raise UnknownNameError(f"task or family (known: {', '.join(sorted(known))})", task, known)
     return found
 
 

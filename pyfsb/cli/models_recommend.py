@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Sequence
 from typing import Final
 
 from pyfsb.cli.arguments import Commands, add_output, print_json, print_table, print_text
-from pyfsb.cli.models_ranking import Recommendation, Wish, rank
+from pyfsb.cli.models_ranking import Recommendation, Refusal, Wish, rank
 from pyfsb.errors import EXIT_OK, ConfigError
 from pyfsb.registry import ModelEntry, all_catalogue_rows, all_entries
 from pyfsb.registry.catalogue import build_entry
@@ -16,6 +17,8 @@ from pyfsb.training.pools import Pool, find_pool, known_pools
 
 _UNITS: Final = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12}
 _GB: Final = 1e9
+_MOST: Final = 1_000_000_000
+_FIGURE: Final = re.compile(r"\d[\d,]*(?:\.\d+)?")
 
 
 def add_verb(verbs: Commands) -> None:
@@ -74,7 +77,7 @@ def add_verb(verbs: Commands) -> None:
 
 def _recommend(arguments: argparse.Namespace) -> int:
     wish = _read_wish(arguments)
-    limit = int(parse_amount(arguments.limit, "--limit"))
+    limit = parse_count(arguments.limit, "--limit")
     found, refused = rank(_candidates(with_catalogue=arguments.catalogue), wish)
     if arguments.form == "json":
         print_json(
@@ -83,17 +86,48 @@ def _recommend(arguments: argparse.Namespace) -> int:
                 "left_out": [refusal.to_json() for refusal in refused],
             }
         )
+    if not found:
+        raise ConfigError(_explain_nothing(wish, refused))
+    if arguments.form == "json":
         return EXIT_OK
     print_table(
-        f"{min(limit, len(found))} of {len(found)} models for {wish.task}, estimated on "
+        f"{min(limit, len(found))} of {len(found)} models for {wish.task} that do, estimated on "
         f"{wish.pool.name} in {wish.precision}, inputs of {wish.input_tokens} tokens",
         ("name", "parameters", "GB serving", "GB fine-tuning", "ms", "score", "why"),
         [_describe(made) for made in found[:limit]],
     )
     if refused:
-        names = "; ".join(f"{refusal.name}: {refusal.why}" for refusal in refused)
-        print_text(f"left out: {names}")
+        print_text(_list_refused(refused))
     return EXIT_OK
+
+
+def _list_refused(refused: Sequence[Refusal]) -> str:
+    """Return what was left out, a line for each reason, so that a long list can be read."""
+    by_reason: dict[str, list[str]] = {}
+    for refusal in refused:
+        by_reason.setdefault(refusal.why, []).append(refusal.name)
+    lines = [f"  {why}: {', '.join(names)}" for why, names in by_reason.items()]
+    return "\n".join(["left out:", *lines])
+
+
+def _explain_nothing(wish: Wish, refused: Sequence[Refusal]) -> str:
+    """Return why no model does: for each kind of reason the model that comes nearest."""
+    if not refused:
+        return f"--task {wish.task}: no registered model does; see `fsb models list --catalogue`"
+    kinds: dict[str, list[Refusal]] = {}
+    for refusal in refused:
+        kinds.setdefault(_FIGURE.sub("N", refusal.why), []).append(refusal)
+    parts = []
+    for kind, group in sorted(kinds.items(), key=lambda item: -len(item[1])):
+        choose = max if kind.startswith("reads") else min
+        nearest = choose(group, key=lambda refusal: _figure(refusal.why))
+        parts.append(f"{nearest.name} {nearest.why} (the nearest of {len(group)})")
+    return f"none of {len(refused)} models for {wish.task} does: {'; '.join(parts)}"
+
+
+def _figure(why: str) -> float:
+    found = _FIGURE.search(why)
+    return float(found[0].replace(",", "")) if found else 0.0
 
 
 def _candidates(*, with_catalogue: bool) -> tuple[ModelEntry, ...]:
@@ -121,8 +155,8 @@ def _read_wish(arguments: argparse.Namespace) -> Wish:
         precision=precision,
         memory_bytes=memory,
         latency_seconds=latency,
-        input_tokens=int(parse_amount(arguments.tokens, "--tokens")),
-        output_tokens=int(parse_amount(arguments.output_tokens, "--output-tokens")),
+        input_tokens=parse_count(arguments.tokens, "--tokens"),
+        output_tokens=parse_count(arguments.output_tokens, "--output-tokens"),
         languages=tuple(code.strip() for code in arguments.languages.split(",") if code.strip()),
         max_parameters=_optional(arguments.max_parameters, "--max-parameters", unit=1.0),
         needs_finetuning=arguments.finetune,
@@ -148,6 +182,17 @@ def parse_amount(text: str, name: str) -> float:
     if value <= 0:
         raise ConfigError(f"{name} {text}: expected a number above 0, such as 24 or 1.5B")
     return value
+
+
+def parse_count(text: str, name: str) -> int:
+    """Return a whole number of 1 or more.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < _MOST):
+        raise ConfigError(f"{name} {text}: expected a whole number of 1 or more")
+    return int(text)
 
 
 def _smallest_pool(memory_bytes: float | None) -> Pool:

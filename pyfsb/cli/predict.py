@@ -19,13 +19,19 @@ _WITH_FIELDS: Final = (Family.CHOOSE, Family.EXTRACT, Family.IMAGE_TEXT, Family.
 
 def add_commands(commands: Commands) -> None:
     """Add the verb."""
-    parser = commands.add_parser("predict", help="ask a model, one JSON result a line")
+    parser = commands.add_parser(
+        "predict",
+        help="ask a model, one JSON result a line",
+        usage="%(prog)s [-h] [--family FAMILY] MODEL [TEXT ...]",
+    )
     parser.add_argument("model", metavar="MODEL", help="checkpoint folder, s3:// prefix or name")
-    parser.add_argument(
-        "texts", metavar="TEXT", nargs="*",
+    texts = parser.add_argument(
+        "texts", metavar="TEXT", nargs="+", default=[],
         help="texts; with a tab in it, a pair; of choices, extraction and images the JSON of an "
         "input; none: the lines of stdin",
     )  # fmt: skip
+    # With nargs="*" argparse takes no text at all where an option stands between MODEL and TEXT.
+    texts.required = False
     parser.add_argument(
         "--family", choices=[family.value for family in Family],
         help="what to ask the model for (default: what it was trained for)",

@@ -9,7 +9,10 @@ import os
 import signal
 import subprocess
 import sys
-from typing import Final
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
 
 from pyfsb import storage
 from pyfsb.cli import summary
@@ -25,12 +28,20 @@ from pyfsb.config import RunSpec, Stage
 from pyfsb.engines import find_engine
 from pyfsb.engines.completion import record_places
 from pyfsb.engines.protocol import RunResult
-from pyfsb.errors import EXIT_OK, EXIT_TERMINATED, ConfigError, FsbError, UnknownNameError
+from pyfsb.errors import (
+    EXIT_OK,
+    EXIT_TERMINATED,
+    CheckpointError,
+    ConfigError,
+    FsbError,
+    UnknownNameError,
+)
 from pyfsb.evaluation.rows import check_files
 from pyfsb.evaluation.suites import resolve_tasks
 from pyfsb.processes import forwarding, report_error
-from pyfsb.registry import find_model
+from pyfsb.registry import ModelEntry, find_model
 from pyfsb.schema import to_yaml
+from pyfsb.training.architectures import merge_config, shape_of
 from pyfsb.training.config import (
     build_deepspeed_config,
     build_rank_environment,
@@ -103,7 +114,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return _explain(arguments)
     _set_cluster_options(arguments)
-    check(spec)
+    check(spec, runs_here=arguments.engine != _CLUSTER_ENGINE)
     if arguments.engine == _CLUSTER_ENGINE:
         check_placed(spec, os.environ)
     engine, result = find_engine(arguments.engine), RunResult()
@@ -122,18 +133,50 @@ def _run(arguments: argparse.Namespace) -> int:
     return code
 
 
-def check(spec: RunSpec) -> None:
+def check(spec: RunSpec, *, runs_here: bool = True) -> None:
     """Check names and files before anything is started.
+
+    Args:
+        spec: What is about to be run.
+        runs_here: On this machine, so that its folders are there already.
 
     Raises:
         UnknownNameError: A model or task is not registered, or a setting names a task that this
             run does not score.
-        ConfigError: The runner to serve is not among the runners.
+        ConfigError: The runner to serve is not among the runners, or an override of the model's
+            config breaks its architecture.
+        CheckpointError: The first weights are a folder that is not there.
         DataError: Files of a task are missing.
     """
-    find_model(spec.model.name)
+    entry = find_model(spec.model.name)
     _check_names(spec)
     check_files(spec)
+    if Stage.TRAINING in spec.stages and spec.model.checkpoint is None:
+        _check_overrides(entry, spec.model.config)
+    checkpoint = spec.model.checkpoint or ""
+    if runs_here and checkpoint.startswith("/") and not Path(checkpoint).is_dir():
+        raise CheckpointError(f"model.checkpoint = {checkpoint!r}: no such folder")
+
+
+def _check_overrides(entry: ModelEntry, overrides: Mapping[str, Any]) -> None:
+    """Refuse a config that breaks the architecture before the corpus is prepared for it.
+
+    What the planner's arithmetic finds sound is taken to be so; of anything else the config's own
+    class decides, which costs the import of a deep-learning library. Where there is none, as on a
+    cluster's client, the training stage decides.
+    """
+    config = dict(entry.config)
+    if all(type(value) is type(config.get(key)) is int for key, value in overrides.items()):
+        try:
+            shape_of(entry.architecture, merge_config(config, overrides))
+        except ConfigError:
+            pass
+        else:
+            return
+    if find_spec("transformers"):
+        from pyfsb.models.building import build_config
+
+        build_config(entry, overrides, vocabulary=())
 
 
 def _check_names(spec: RunSpec) -> None:

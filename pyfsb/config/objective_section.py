@@ -165,3 +165,7 @@ class ObjectiveSpec(Schema):
     freezes_vision: bool = True
     """contrastive: keep the vision tower and its map into the space as they are, as Taiyi-CLIP was
     trained; every image is then computed once for the whole training. False trains both towers."""
+    min_crop_ratio: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """contrastive: least share of an image that training sees of it, cut out at random in each pass
+    and scaled up; validation and inference see all of it. 1 cuts nothing. Taiyi-CLIP was trained
+    with 0.9; a frozen vision tower then has to compute every image in every step."""

@@ -10,12 +10,13 @@ that have only one side; here they are errors.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
 from pydantic import ConfigDict, field_validator, model_validator
 
-from pyfsb.data.normalizing import normalise_text
+from pyfsb.data.normalizing import normalise_layout, normalise_text
 from pyfsb.data.row_parsing import load_rows
 from pyfsb.objectives.sft import ChatSample, ChatTurn
 from pyfsb.schema import Schema
@@ -55,13 +56,16 @@ class ChatRow(Schema):
                     raise ValueError(f"{name}.{number} = {text!r} is empty")
         return self
 
-    def to_sample(self) -> ChatSample:
-        """Return what the objective takes, in the spelling that prediction reads."""
+    def to_sample(self, spell: Callable[[str], str] = normalise_layout) -> ChatSample:
+        """Return what the objective takes.
+
+        Args:
+            spell: How texts are written for the model: `row_objectives.find_spelling`'s.
+        """
         pairs = zip(self.prompt, self.output, strict=True)
         return ChatSample(
             turns=tuple(
-                ChatTurn(question=normalise_text(asked), answer=normalise_text(answer))
-                for asked, answer in pairs
+                ChatTurn(question=spell(asked), answer=spell(answer)) for asked, answer in pairs
             )
         )
 

@@ -21,6 +21,7 @@ from pyfsb.data.labelled import Example
 from pyfsb.data.row_parsing import load_rows
 from pyfsb.objectives.extraction import (
     CLASSIFICATION_TASK,
+    PAIR_MARK,
     ExtractionSample,
     GoldRelation,
     GoldSpan,
@@ -33,8 +34,6 @@ ENTITY_TASK: Final = "实体识别"
 """UBERT's subtask and UniEX's task of entities."""
 RELATION_TASK: Final = "关系抽取"
 """UniEX's task of relations."""
-PAIR_MARK: Final = "[SEP]"
-"""Stands between the two texts of a pair, as in the published data."""
 
 
 class _Row(Schema):

@@ -10,6 +10,7 @@ Rules, in order:
    So full-width letters and digits become ASCII, compatibility ideographs and radicals their
    unified hanzi, the ideographic space a space. Traditional and simplified are never converted.
 4. Spaces and tabs in a row become one space; lines and the text are stripped; empty lines go.
+   `normalise_layout` leaves lines, blank lines and indentation instead.
 
 Source: our choice; the full-width comma lost to ASCII cost earlier users ten ROUGE points (FS#405).
 """
@@ -36,17 +37,34 @@ _REMOVED = re.compile(
     "[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff"
     "\ufff9-\ufffb\ud800-\udfff]"
 )
-_SPACES = re.compile("[ \t\u00a0\u2000-\u200a\u202f\u205f\u3000]+")
+_OTHER_SPACES = "\u00a0\u2000-\u200a\u202f\u205f\u3000"
+_SPACES = re.compile(f"[ \t{_OTHER_SPACES}]+")
+_OTHER_SPACE = re.compile(f"[{_OTHER_SPACES}]")
 _LINE_EDGES = re.compile(r" ?\n[ \n]*")
+_FIRST_BLANKS = re.compile(r"\A(?:[ \t]*\n)+")
 
 
 def normalise_text(text: str) -> str:
     """Return the text in its one spelling (see the module); applying it twice changes nothing."""
+    text = _SPACES.sub(" ", _normalise_characters(text))
+    return _LINE_EDGES.sub("\n", text).strip()
+
+
+def normalise_layout(text: str) -> str:
+    """Return the text with its lines: only characters are normalised (rules 1 to 3).
+
+    Newlines, blank lines, indentation and spaces within lines stay; other spaces become a plain one
+    each, blank lines before the first and whatever is empty behind the last go. Applying it twice
+    changes nothing. For texts whose layout is to be learned: answers, code, lists.
+    """
+    text = _OTHER_SPACE.sub(" ", _normalise_characters(text))
+    return _FIRST_BLANKS.sub("", text).rstrip(" \t\n")
+
+
+def _normalise_characters(text: str) -> str:
     text = _LINE_ENDS.sub("\n", text)
     text = _REMOVED.sub("", text)
-    text = _CHANGEABLE.sub(_nfkc, text)
-    text = _SPACES.sub(" ", text)
-    return _LINE_EDGES.sub("\n", text).strip()
+    return _CHANGEABLE.sub(_nfkc, text)
 
 
 def _nfkc(match: re.Match[str]) -> str:

@@ -10,7 +10,7 @@ document is text. Called by the data stage's workers.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -114,22 +114,37 @@ class JiebaTokenizer:
         )
 
 
-def hide_specials(backend: str) -> str:
-    """Return a tokenizer's JSON with special tokens under names that no normalised text holds.
-
-    Ids stay: only the names change, in the list of added tokens and among the model's pieces.
-    """
-    parts = json.loads(backend)
-    parts["post_processor"] = None
-    parts["truncation"] = parts["padding"] = None
-    hidden = {
+def hidden_names(backend: str) -> dict[str, str]:
+    """Return the name that `hide_specials` gives to each special token of a tokenizer's JSON."""
+    return {
         added["content"]: f"\0{added['id']}\0"
-        for added in parts["added_tokens"]
+        for added in json.loads(backend)["added_tokens"]
         if added["special"]
     }
+
+
+def hide_specials(backend: str, *, keeps_frame: bool = False) -> str:
+    """Return a tokenizer's JSON with special tokens under names that no normalised text holds.
+
+    Ids stay: only the names change, in the list of added tokens and among the model's pieces, and
+    no merge makes one of them.
+
+    Args:
+        backend: The JSON.
+        keeps_frame: Keep what puts special tokens around texts; it goes by ids.
+    """
+    parts = json.loads(backend)
+    if not keeps_frame:
+        parts["post_processor"] = None
+    parts["truncation"] = parts["padding"] = None
+    hidden = hidden_names(backend)
     for added in parts["added_tokens"]:
-        added["content"] = hidden.get(added["content"], added["content"])
+        if added["content"] in hidden:
+            # A normaliser would take the zeros away and leave a number, which texts do hold.
+            added |= {"content": hidden[added["content"]], "normalized": False}
     model = parts["model"]
+    if "merges" in model:
+        model["merges"] = [pair for pair in model["merges"] if not _makes(pair, hidden)]
     if isinstance(model["vocab"], dict):
         model["vocab"] = {hidden.get(name, name): number for name, number in model["vocab"].items()}
     else:
@@ -137,6 +152,12 @@ def hide_specials(backend: str) -> str:
     if model.get("unk_token") in hidden:
         model["unk_token"] = hidden[model["unk_token"]]
     return json.dumps(parts)
+
+
+def _makes(pair: str | list[str], hidden: Mapping[str, str]) -> bool:
+    """Say whether a merge makes a hidden piece, or takes one."""
+    left, right = pair.split(" ") if isinstance(pair, str) else pair
+    return bool({left, right, left + right} & hidden.keys())
 
 
 def _document(

@@ -28,6 +28,7 @@ from pyfsb.data.dedup import SeenTexts
 from pyfsb.data.documents import Counts, Document, Rejected
 from pyfsb.data.filters import drop_short
 from pyfsb.data.folders import describe_inputs, make_partial, publish
+from pyfsb.data.knowledge_report import write_report
 from pyfsb.data.normalizing import normalise_text
 from pyfsb.data.own_rows import TRAIN_NAME, read_labelled
 from pyfsb.data.row_sets import prepare_rows
@@ -138,6 +139,7 @@ def _prepare_corpus(spec: RunSpec, workspace: Workspace) -> DatasetRecord:
             partial, chosen, data.ngrams, kind=data.ngrams.kind or "zen2", seed=spec.seed
         )
         _log.info("lexicon: %d n-grams", num_ngrams)
+    write_report(spec, chosen, partial)
     counts.num_kept -= written.num_empty
     counts.dropped["no_tokens"] += written.num_empty
     counts.check()

@@ -10,12 +10,13 @@ of Fengshenbang-LM c8fb7b8.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Self
 
 from pydantic import ConfigDict, model_validator
 
-from pyfsb.data.normalizing import normalise_text
+from pyfsb.data.normalizing import normalise_layout, normalise_text
 from pyfsb.data.row_parsing import load_rows
 from pyfsb.objectives.rewriting import RewriteSample
 from pyfsb.schema import Schema
@@ -53,9 +54,13 @@ class RewriteRow(Schema):
                 raise ValueError(f"{name} = {text!r} is empty")
         return self
 
-    def to_sample(self) -> RewriteSample:
-        """Return what the objective takes, in the spelling that prediction reads."""
-        return RewriteSample(text=normalise_text(self.text), target=normalise_text(self.target))
+    def to_sample(self, spell: Callable[[str], str] = normalise_layout) -> RewriteSample:
+        """Return what the objective takes.
+
+        Args:
+            spell: How texts are written for the model: `row_objectives.find_spelling`'s.
+        """
+        return RewriteSample(text=spell(self.text), target=spell(self.target))
 
 
 def load_rewrite_rows(path: Path) -> list[RewriteRow]:

@@ -23,7 +23,7 @@ from pyfsb.data.corpus_tokenizer import build_tokenizer_folder
 from pyfsb.data.extraction_rows import load_extraction_rows
 from pyfsb.data.folders import describe_inputs, make_partial, publish
 from pyfsb.data.image_sets import IMAGE_OBJECTIVES, load_image_rows, store_images, texts_of
-from pyfsb.data.normalizing import normalise_text
+from pyfsb.data.normalizing import normalise_layout, normalise_text
 from pyfsb.data.rewrite_rows import load_rewrite_rows
 from pyfsb.data.vocabulary import vocabulary_digest
 from pyfsb.data.wanted import complete_data
@@ -43,6 +43,8 @@ _LOADERS: Final[dict[ObjectiveName, Callable[[Path], Sequence[Any]]]] = {
 }
 ROW_OBJECTIVES: Final = frozenset(_LOADERS) | IMAGE_OBJECTIVES
 """Objectives that learn from rows."""
+WRITING_OBJECTIVES: Final = frozenset({ObjectiveName.SFT, ObjectiveName.REWRITING})
+"""Those that learn to write a text, with its lines and blank lines."""
 _WORDS: Final = {ObjectiveName.MULTIPLE_CHOICE: "是非"}
 """What the vocabulary of an objective must have besides the rows' own texts."""
 _log = logging.getLogger(__name__)
@@ -87,7 +89,7 @@ def prepare_rows(spec: RunSpec, workspace: Workspace) -> DatasetRecord:
     pieces: list[str] = []
     if spec.model.checkpoint is None and find_model(spec.model.name).tokenizer != "none":
         pieces = build_tokenizer_folder(
-            lambda: _texts([_WORDS.get(objective, ""), *texts]),
+            lambda: _texts([_WORDS.get(objective, ""), *texts], objective),
             data,
             partial / TOKENIZER_NAME,
         )
@@ -114,10 +116,11 @@ def prepare_rows(spec: RunSpec, workspace: Workspace) -> DatasetRecord:
     return record
 
 
-def _texts(values: Sequence[Any]) -> Iterator[str]:
+def _texts(values: Sequence[Any], objective: ObjectiveName) -> Iterator[str]:
     """Yield every text in rows, in the spelling that training reads."""
+    spell = normalise_layout if objective in WRITING_OBJECTIVES else normalise_text
     for value in values:
-        yield from map(normalise_text, _strings(value))
+        yield from map(spell, _strings(value))
 
 
 def _strings(value: Json | str | list[Any]) -> Iterator[str]:

@@ -17,6 +17,7 @@ from pyfsb.config import Family
 from pyfsb.data.normalizing import normalise_text
 from pyfsb.errors import ConfigError, DataError
 from pyfsb.inference.deadline import check_deadline
+from pyfsb.inference.protocol import as_list, as_schema
 from pyfsb.models.row_losses import choice_logits
 from pyfsb.models.row_objectives import build_choice_objective, make_tokenize
 from pyfsb.objectives.multiple_choice import ChoiceSample, EncodedChoice
@@ -86,7 +87,8 @@ class Chooser:
             ConfigError: A question does not fit the model; names its position and what is wrong.
             OutOfTimeError: A deadline was set and has passed.
         """
-        rows = [self._encode(position, item) for position, item in enumerate(inputs)]
+        asked = [as_schema(item, ChoiceInput, n) for n, item in enumerate(as_list(inputs))]
+        rows = [self._encode(position, item) for position, item in enumerate(asked)]
         scores: dict[int, list[float]] = {}
         for group in _group(rows):
             check_deadline()
@@ -97,7 +99,7 @@ class Chooser:
             scores.update(zip(group, logits_BS.softmax(-1).tolist(), strict=True))
         return [
             decode_choice(item.choices, scores[number], rows[number].is_truncated)
-            for number, item in enumerate(inputs)
+            for number, item in enumerate(asked)
         ]
 
     def _encode(self, position: int, item: ChoiceInput) -> EncodedChoice:

@@ -6,7 +6,7 @@ Also the vector of an image, for models without texts beside their images.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final, TypeAlias
 
@@ -19,7 +19,7 @@ from pyfsb.config import Family
 from pyfsb.errors import ConfigError
 from pyfsb.inference.deadline import check_deadline
 from pyfsb.inference.images import ImageInput, batch_images, encode_image, preprocessing_of
-from pyfsb.inference.protocol import Embedding
+from pyfsb.inference.protocol import Embedding, as_list, as_schema
 from pyfsb.schema import Schema
 
 NUM_BEST: Final = 5
@@ -63,7 +63,7 @@ class _ImageReader:
 
     def _read(self, inputs: Sequence[PictureInput], part: str) -> list[Tensor]:
         """Return the float32 output of that name for each image."""
-        given = [(n, _as_input(item, n).image) for n, item in enumerate(inputs)]
+        given = [(n, _as_input(item, n).image) for n, item in enumerate(as_list(inputs))]
         found: list[Tensor] = []
         for _, pixels in batch_images(given, self._preprocessing):
             check_deadline()
@@ -114,8 +114,8 @@ class ImageEmbedder(_ImageReader):
 
 
 def _as_input(item: PictureInput, position: int) -> ImageInput:
-    if isinstance(item, ImageInput):
-        return item
+    if isinstance(item, ImageInput | Mapping):
+        return as_schema(item, ImageInput, position)
     if not isinstance(item, bytes | Path):
         raise ConfigError(
             f"input {position}: {type(item).__name__}; this model looks at images: give their "

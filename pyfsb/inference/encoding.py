@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pyfsb.data.normalizing import normalise_text
 from pyfsb.inference.protocol import TextInput
+from pyfsb.models.plain_text import plain_twin
 
 BATCH_TOKENS: Final = 8192
 """Padded tokens of one forward pass at most, unless one row alone is longer."""
@@ -46,8 +47,9 @@ def encode_rows(
     max_tokens: int,
     keeps_characters: bool = False,
     cuts_second: bool = False,
+    keeps_specials: bool = False,
 ) -> list[EncodedRow]:
-    """Tokenise inputs.
+    """Tokenise inputs; what reads like a special token in a text is text like any other.
 
     Args:
         tokenizer: The model's.
@@ -56,11 +58,12 @@ def encode_rows(
         keeps_characters: True leaves the text as it is, so that offsets point into it; otherwise
             it is normalised as the corpus was.
         cuts_second: True cuts the second text of pairs only.
+        keeps_specials: True lets special tokens written in a text count, such as [MASK].
     """
-    clean = (lambda text: text) if keeps_characters else normalise_text
+    clean = _without_zeros if keeps_characters else normalise_text
     texts = [clean(item.text) for item in inputs]
     pairs = [clean(item.text_pair or "") for item in inputs]
-    encoded = tokenizer(
+    encoded = (tokenizer if keeps_specials else plain_twin(tokenizer))(
         texts,
         pairs if any(pairs) else None,
         truncation="only_second" if cuts_second else "longest_first",
@@ -80,6 +83,11 @@ def encode_rows(
         )
         for encoding in encodings
     ]
+
+
+def _without_zeros(text: str) -> str:
+    """Return a text of the same length without U+0000, which marks hidden names in the twin."""
+    return text.replace("\0", " ")
 
 
 def pad_rows(rows: Sequence[EncodedRow], *, pad_id: int) -> dict[str, Tensor]:

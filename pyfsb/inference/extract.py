@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from pyfsb.config import Family
 from pyfsb.errors import ConfigError, DataError
 from pyfsb.inference.deadline import check_deadline
-from pyfsb.inference.protocol import FoundEntity
+from pyfsb.inference.protocol import FoundEntity, as_list, as_schema
 from pyfsb.models.architectures.uniex import gather_tokens
 from pyfsb.models.row_losses import scored_tokens
 from pyfsb.models.row_objectives import build_extraction_objective, make_tokenize
@@ -135,7 +135,8 @@ class Extractor:
             ConfigError: An input does not fit the model; names its position and what is wrong.
             OutOfTimeError: A deadline was set and has passed.
         """
-        samples = [self._sample(position, item) for position, item in enumerate(inputs)]
+        asked = [as_schema(item, ExtractionInput, n) for n, item in enumerate(as_list(inputs))]
+        samples = [self._sample(position, item) for position, item in enumerate(asked)]
         encoded = [self._encode(position, sample) for position, sample in enumerate(samples)]
         if isinstance(self._objective, UbertExtraction):
             return self._predict_kinds(samples, encoded)

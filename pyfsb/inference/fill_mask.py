@@ -52,7 +52,9 @@ class MaskFiller:
 
     def _fill(self, item: TextInput) -> FilledMask:
         check_deadline()
-        row = encode_rows(self._tokenizer, [item], max_tokens=self._max_tokens)[0]
+        row = encode_rows(
+            self._tokenizer, [item], max_tokens=self._max_tokens, keeps_specials=True
+        )[0]
         mask_id = int(self._tokenizer.convert_tokens_to_ids(str(self._tokenizer.mask_token)))
         places = [place for place, token in enumerate(row.ids) if token == mask_id]
         if not places:

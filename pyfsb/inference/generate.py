@@ -13,12 +13,13 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pyfsb.config import Family
-from pyfsb.data.normalizing import normalise_text
 from pyfsb.errors import ConfigError
 from pyfsb.inference.decoding import end_ids, max_new_tokens, special_ids, stopping
 from pyfsb.inference.pieces import decode_tokens
 from pyfsb.inference.prompts import Prompt
 from pyfsb.inference.protocol import Generation, TextInput, as_inputs
+from pyfsb.models.row_objectives import find_spelling, make_tokenize
+from pyfsb.objectives.row_objective import PLACE
 from pyfsb.schema import Schema
 
 
@@ -57,6 +58,7 @@ class Generator:
         self.prompt = Prompt.of(model.config, template=template, end=end)
         self._model = model.eval()
         self._tokenizer = tokenizer
+        self._spell, self._tokenize = find_spelling(tokenizer), make_tokenize(tokenizer)
         self._max_tokens = max_tokens
         # GPT-2's default beside a BERT vocabulary is no token of the model.
         num_tokens = model.get_input_embeddings().num_embeddings
@@ -79,7 +81,7 @@ class Generator:
         # At least half of a short model's tokens are the prompt's.
         answer = min(self._max_new_tokens, self._max_tokens // 2)
         room = max(1, self._max_tokens - answer - 1)
-        encoded, is_truncated = self._encode(normalise_text(text), room)
+        encoded, is_truncated = self._encode(self._spell(text), room)
         prompt = torch.tensor([[*self._begin, *encoded]], device=self._model.device)
         length = prompt.shape[1]
         ids = self._model.generate(
@@ -107,8 +109,8 @@ class Generator:
         ids = self._tokens(text)
         return ids[-room:], len(ids) > room
 
-    def _tokens(self, text: str) -> list[int]:
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+    def _tokens(self, text: str, template: str = PLACE) -> list[int]:
+        return [int(token) for token in self._tokenize(text, template).ids_T]
 
     def _is_done(self, ids: list[int]) -> bool:
         return self.prompt.find_end(decode_tokens(self._tokenizer, ids)) is not None

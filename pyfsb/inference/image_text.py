@@ -22,7 +22,7 @@ from pyfsb.errors import ConfigError
 from pyfsb.inference.deadline import check_deadline
 from pyfsb.inference.encoding import encode_rows, group_by_length, pad_rows
 from pyfsb.inference.images import batch_images, encode_image, preprocessing_of
-from pyfsb.inference.protocol import TextInput
+from pyfsb.inference.protocol import TextInput, as_list, as_schema
 from pyfsb.models.contrastive_loss import MAX_LOGIT_SCALE, image_vectors_of, text_vectors
 from pyfsb.schema import Schema
 
@@ -110,7 +110,7 @@ class ImageTextMatcher:
     @torch.inference_mode()
     def predict(self, inputs: Sequence[MatchInput]) -> list[ImageTextMatch]:
         """Return how well the texts of each input fit its image."""
-        checked = [_as_input(item, position) for position, item in enumerate(inputs)]
+        checked = [_as_input(item, position) for position, item in enumerate(as_list(inputs))]
         given = [(n, item.image) for n, item in enumerate(checked) if item.image is not None]
         images: dict[int, Tensor] = {}
         for positions, pixels in batch_images(given, self._preprocessing):
@@ -170,10 +170,11 @@ def _as_input(item: MatchInput, position: int) -> ImageTextInput:
             item = ImageTextInput(texts=(item,))
         elif isinstance(item, TextInput):
             item = ImageTextInput(texts=(item.text,))
-        elif isinstance(item, tuple):
+        elif isinstance(item, tuple) and len(item) == 2:
             item = ImageTextInput.of(item[0], item[1])
     except ConfigError as exc:
         raise ConfigError(f"input {position}: {exc}") from None
+    item = as_schema(item, ImageTextInput, position)
     for number, text in enumerate(item.texts):
         if not text.strip():
             raise ConfigError(f"input {position}: texts.{number} is empty")

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeAlias
 
 from pyfsb.errors import ConfigError
+from pyfsb.objectives.row_objective import PLACE
 
-PLACE: Final = "{text}"
-"""Where the text stands in a template."""
+Encode: TypeAlias = Callable[[str, str], list[int]]
+"""From a text and its template, as `plain_text.make_tokenize` takes them, to token ids."""
 _OPENINGS: Final = {"”": "“", "’": "‘", "」": "「", "』": "『", "》": "《"}
 
 
@@ -66,21 +67,27 @@ class Prompt:
         """Return what the model reads."""
         return self.template.replace(PLACE, text)
 
-    def encode(self, text: str, encode: Callable[[str], list[int]]) -> list[int]:
-        """Return the tokens of what the model reads; `encode` returns those of a text."""
+    def encode(self, text: str, encode: Encode) -> list[int]:
+        """Return the tokens of what the model reads."""
         if not self.in_parts:
-            return encode(self.fill(text))
+            return encode(text, self.template)
         before, behind = self.template.split(PLACE)
-        return [token for part in (before, text, behind) if part for token in encode(part)]
+        parts = (("", before), (text, PLACE), ("", behind))
+        return [
+            token
+            for own, around in parts
+            if around.replace(PLACE, own)
+            for token in encode(own, around)
+        ]
 
     def fit(
-        self, text: str, encode: Callable[[str], list[int]], room: int, *, keeps_start: bool
+        self, text: str, encode: Encode, room: int, *, keeps_start: bool
     ) -> tuple[list[int], bool]:
         """Encode the filled template, with less of the text where all of it does not fit.
 
         Args:
             text: What stands in the template.
-            encode: Returns the token ids of what the model reads.
+            encode: Returns the token ids of a text in a template.
             room: Tokens that fit.
             keeps_start: True cuts the text at its end, False at its beginning.
 

@@ -6,11 +6,16 @@ Evaluation, serving and `pyfsb.load` all call `predict`, so they give the same a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Final, Protocol, TypeAlias, TypeVar
 
 from pyfsb.config import Family
-from pyfsb.schema import Schema
+from pyfsb.errors import ConfigError
+from pyfsb.schema import Schema, parse
+
+S = TypeVar("S", bound=Schema)
+_MAX_SHOWN: Final = 60
+"""Characters of a wrong input in an error at most."""
 
 
 class TextInput(Schema):
@@ -139,22 +144,64 @@ class Predictor(Protocol):
         """
 
 
+def as_list(inputs: Sequence[Any]) -> Sequence[Any]:
+    """Return inputs that are several; a text alone would be taken for its characters.
+
+    Raises:
+        ConfigError: They are one text, or the fields of one input.
+    """
+    if isinstance(inputs, str | bytes | Mapping | Schema):
+        raise ConfigError(f"inputs = {_shown(inputs)}: expected a list of inputs")
+    return inputs
+
+
+def as_schema(item: object, schema: type[S], position: int) -> S:
+    """Return an input with fields, given as such or as a mapping.
+
+    Raises:
+        ConfigError: It is neither, or its fields are wrong; names the position.
+    """
+    if isinstance(item, schema):
+        return item
+    if isinstance(item, Mapping):
+        return parse(schema, item, source=f"input {position}")
+    fields = ", ".join(schema.model_fields)
+    raise ConfigError(
+        f"input {position} = {_shown(item)}: expected {schema.__name__} or its fields ({fields})"
+    )
+
+
+def _as_input(item: object, position: int) -> TextInput:
+    if isinstance(item, TextInput):
+        return item
+    if isinstance(item, str):
+        return TextInput(text=item)
+    if isinstance(item, Mapping):
+        return as_schema(item, TextInput, position)
+    if isinstance(item, tuple) and len(item) == 2 and all(isinstance(text, str) for text in item):
+        return TextInput(text=item[0], text_pair=item[1])
+    raise ConfigError(
+        f"input {position} = {_shown(item)}: expected a text, a pair of texts, or a TextInput"
+    )
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 1] + "…"
+
+
 def as_inputs(
     inputs: Sequence[str | tuple[str, str] | TextInput], *, needs_pair: bool = False
 ) -> list[TextInput]:
     """Return inputs in one form.
 
     Raises:
-        ConfigError: A text is empty, or a second one is missing or too many; names the position.
+        ConfigError: A text is empty or none, or a second one is missing or too many; names the
+            position.
     """
-    from pyfsb.errors import ConfigError
-
     result: list[TextInput] = []
-    for position, item in enumerate(inputs):
-        if isinstance(item, str):
-            item = TextInput(text=item)
-        elif isinstance(item, tuple):
-            item = TextInput(text=item[0], text_pair=item[1])
+    for position, given in enumerate(as_list(inputs)):
+        item = _as_input(given, position)
         if not item.text.strip():
             raise ConfigError(f"input {position}: the text is empty")
         if needs_pair and not (item.text_pair or "").strip():

@@ -13,7 +13,6 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pyfsb.config import Family
-from pyfsb.data.normalizing import normalise_text
 from pyfsb.errors import ConfigError
 from pyfsb.inference.deadline import check_deadline
 from pyfsb.inference.decoding import end_ids, max_new_tokens, special_ids, stopping
@@ -21,7 +20,7 @@ from pyfsb.inference.encoding import EncodedRow, group_by_length, pad_rows
 from pyfsb.inference.pieces import decode_tokens
 from pyfsb.inference.prompts import Prompt
 from pyfsb.inference.protocol import TextInput, as_inputs
-from pyfsb.models.row_objectives import encoder_frame
+from pyfsb.models.row_objectives import encoder_frame, find_spelling, make_tokenize
 from pyfsb.schema import Schema
 
 
@@ -80,6 +79,8 @@ class Rewriter:
         self.prompt = Prompt.of(model.config, template=template)
         self._model = model.eval()
         self._tokenizer = tokenizer
+        self._spell = find_spelling(tokenizer)
+        self._tokenize = make_tokenize(tokenizer, keeps_gaps=True)
         self._max_tokens = max_tokens
         self._num_beams = num_beams
         self._ends = end_ids(model)
@@ -104,16 +105,15 @@ class Rewriter:
 
     def _encode(self, text: str) -> EncodedRow:
         ids, is_truncated = self.prompt.fit(
-            normalise_text(text), self._tokens, self._max_tokens, keeps_start=True
+            self._spell(text), self._tokens, self._max_tokens, keeps_start=True
         )
         types = (0,) * len(ids)
         return EncodedRow(ids=tuple(ids), types=types, offsets=(), is_truncated=is_truncated)
 
-    def _tokens(self, text: str) -> list[int]:
+    def _tokens(self, text: str, template: str) -> list[int]:
         """Return the tokens that the encoder reads, with the model's begin and end."""
         begins, ends = self._frame
-        ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        return [*begins, *ids, *ends]
+        return [*begins, *self._tokenize(text, template).ids_T.tolist(), *ends]
 
     def _write(self, rows: Sequence[EncodedRow]) -> list[Rewriting]:
         pads = special_ids(self._model.config, "pad_token_id")

@@ -96,6 +96,23 @@ def find_class(model_type: str, family: Family, *, has_order_head: bool = False)
     raise ConfigError(f"{model_type} has no head for family {family.value}; it has {known}")
 
 
+def class_names(config: PreTrainedConfig, family: Family) -> list[str]:
+    """Return the names of the classes that hold an architecture's head for a family.
+
+    Raises:
+        ConfigError: The architecture has no head for this family.
+    """
+    classes = [find_class(config.model_type, family)]
+    if family in (Family.FILL_MASK, Family.CHOOSE) and config.model_type in _ORDER_HEADS:
+        classes.append(find_class(config.model_type, family, has_order_head=True))
+    names: list[str] = []
+    for known in classes:
+        mapping = getattr(known, "_model_mapping", None)
+        found = known if mapping is None else mapping[type(config)]
+        names += [one.__name__ for one in (found if isinstance(found, tuple) else (found,))]
+    return names
+
+
 def build_config(
     entry: ModelEntry, overrides: Overrides, *, vocabulary: Sequence[str]
 ) -> PreTrainedConfig:
@@ -207,6 +224,8 @@ def _override(entry: ModelEntry, values: dict[str, Any], key: str, value: Any) -
         near = did_you_mean(nearest_names(key, known))
         raise ConfigError(f"model.config.{key}: {entry.architecture} has no such field{near}")
     check_override(key, value, known[key])
+    if isinstance(known[key], float) and isinstance(value, int):
+        value = float(value)  # YAML's 0 for 0.0, which some config classes refuse
     target[field if dot else key] = value
 
 

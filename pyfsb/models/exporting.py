@@ -16,11 +16,12 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from pyfsb import records, storage
 from pyfsb.config import Family
 from pyfsb.errors import CheckpointError, ConfigError, DataError, StorageError
+from pyfsb.models.building import class_names
 from pyfsb.models.cards import CardFacts, find_corpora, find_scores, write_card
 from pyfsb.models.hub import is_hub_uri, parse_hub_uri
 from pyfsb.models.loading import (
@@ -87,6 +88,7 @@ def export_model(
         raise ConfigError(f"{output} is not empty; name a folder that does not exist")
     weights = open_weights(name_or_uri)
     facts = _gather(name_or_uri, weights, family, model, reports)
+    _check_kind(name_or_uri, weights, facts)
     partial = output.with_name(f".partial-{output.name}")
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -131,6 +133,43 @@ def _gather(
             )
     entry = find_model(name)
     return CardFacts(entry=entry, family=family or entry.family, source=weights.uri)
+
+
+def _check_kind(name_or_uri: str, weights: Weights, facts: CardFacts) -> None:
+    """Refuse a card that would say what the folder is not.
+
+    Raises:
+        ConfigError: The entry is of another architecture, or the folder has no head for the family.
+    """
+    config, entry = load_config(weights.model_folder), facts.entry
+    if config.model_type != entry.architecture:
+        raise ConfigError(
+            f"{name_or_uri} is a {config.model_type}, {entry.name} is a {entry.architecture}; name "
+            "the model that it is with --model NAME"
+        )
+    trained_for = weights.record.family if weights.record else None
+    held = (config.architectures or [""])[0]
+    if facts.family in (trained_for, Family.EMBED) or not held:
+        return
+    fitting = class_names(config, facts.family)
+    known = {name for family in _families_of(config) for name in class_names(config, family)}
+    if held in known and held not in fitting:
+        raise ConfigError(
+            f"{name_or_uri} holds a {held}; family {facts.family.value} is asked of a "
+            f"{' or '.join(fitting)}: say what it is for with --family, or fine-tune it first"
+        )
+
+
+def _families_of(config: PreTrainedConfig) -> list[Family]:
+    """Return the families that an architecture has a head for."""
+    found = []
+    for family in Family:
+        try:
+            class_names(config, family)
+        except ConfigError:
+            continue
+        found.append(family)
+    return found
 
 
 def _read_report(uri: str) -> EvalReport:

@@ -23,6 +23,7 @@ from pyfsb.models.contrastive_loss import freeze_vision, is_vision_frozen
 from pyfsb.models.image_vectors import encode_images_once
 from pyfsb.models.pixels import find_preprocessing, image_size
 from pyfsb.objectives.contrastive import Contrastive, ImageTable
+from pyfsb.objectives.image_crops import RandomCrop
 from pyfsb.objectives.image_labels import ImageLabels
 
 _log: Final = logging.getLogger("pyfsb.training")
@@ -53,8 +54,11 @@ def build_contrastive_objective(
     max_tokens: int,
     freezes_vision: bool,
     device: torch.device,
+    crop: RandomCrop | None = None,
 ) -> Contrastive:
-    """Return the objective of captions; with a frozen tower all images are computed here, once.
+    """Return the objective of captions.
+
+    With a frozen tower all images are computed here, once, unless training cuts them anew.
 
     Args:
         model: Two towers; its vision tower is frozen in place if that is wanted.
@@ -63,6 +67,7 @@ def build_contrastive_objective(
         max_tokens: Tokens of a caption at most.
         freezes_vision: Keep the vision tower and its map as they are.
         device: Where to compute.
+        crop: How training cuts images at random. None: it does not.
 
     Raises:
         ConfigError: The model has no vision tower, or the tokenizer no tokens for the ends.
@@ -73,10 +78,10 @@ def build_contrastive_objective(
         raise ConfigError(f"the tokenizer has no {missing[0]} token; captions need it")
     if freezes_vision:
         freeze_vision(model)
-    if is_vision_frozen(model):
+    if is_vision_frozen(model) and crop is None:
         _log.info("frozen vision tower: %d images are computed once", len(images.pixels))
         images = encode_images_once(model, images, device)
-    return Contrastive(**ids, max_tokens=max_tokens, images=images)
+    return Contrastive(**ids, max_tokens=max_tokens, images=images, crop=crop)
 
 
 def build_label_objective(

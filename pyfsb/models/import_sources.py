@@ -6,9 +6,10 @@ Called by `importing`. Looks at names and JSON only; never opens a file of weigh
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,15 +18,18 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
 from pyfsb import storage
 from pyfsb.errors import CheckpointError, ConfigError, DataError
+from pyfsb.models import modelscope
 from pyfsb.models.architectures import find_architecture
 from pyfsb.models.hub import (
     INDEX_NAME,
     WANTED,
     WEIGHTS_NAME,
     HubUri,
+    RemoteFile,
     find_gap,
     is_hub_uri,
     is_offline,
+    modelscope_folder,
     parse_hub_uri,
     shard_names,
 )
@@ -40,6 +44,15 @@ BIN_INDEX: Final = "pytorch_model.bin.index.json"
 _BINARIES: Final = (".bin", ".pt", ".pth", ".ckpt")
 _LEXICONS: Final = ("ngram.txt", "ngram*.json", "labels.txt")
 _PREPROCESSORS: Final = ("preprocessor_config.json", "processor_config.json")
+_FORMS: Final = {
+    WEIGHTS_NAME: (WEIGHTS_NAME,),
+    INDEX_NAME: (INDEX_NAME, "model-*-of-*.safetensors"),
+    BIN_NAME: (BIN_NAME,),
+    BIN_INDEX: (BIN_INDEX, "pytorch_model-*-of-*.bin"),
+}
+"""Files of each form that weights are published in, the best form first."""
+_PATTERNS: Final = (*WANTED, *_FORMS[BIN_NAME], *_FORMS[BIN_INDEX], *_LEXICONS, *_PREPROCESSORS)
+"""What is fetched of a repository."""
 _NOT_FIELDS: Final = frozenset(
     {"model_type", "architectures", "transformers_version", "torch_dtype", "dtype", "auto_map",
      "_name_or_path", "tokenizer_class"}
@@ -60,18 +73,22 @@ class Source:
     """Where they are from; of a hub with the commit."""
 
 
-def locate(source: str) -> Source:
+def locate(source: str, *, max_bytes: int | None = None) -> Source:
     """Find the files of a source.
 
     Args:
-        source: A folder, a file of weights in it, s3:// or hf://ORG/NAME[@REVISION].
+        source: A folder, a file of weights in it, s3://, or hf:// or modelscope://ORG/NAME with
+            @REVISION or without.
+        max_bytes: Larger files are not fetched of ModelScope, which tells sizes beforehand.
 
     Raises:
-        CheckpointError: There are no weights, a shard is missing, or there is no config.json.
+        CheckpointError: There are no weights, a shard is missing, there is no config.json, or what
+            was fetched is not what the hub says it is.
+        StorageError: The hub failed, or the disk is full.
     """
     uri = source
     if is_hub_uri(source):
-        folder, uri = _fetch(parse_hub_uri(source))
+        folder, uri = _fetch(parse_hub_uri(source), max_bytes)
     elif storage.is_s3(source):
         folder = localise(source)
     else:
@@ -184,15 +201,20 @@ def _find_weights(folder: Path) -> tuple[Path, ...]:
     raise CheckpointError(f"{folder}: neither {WEIGHTS_NAME} nor {BIN_NAME}{hint}")
 
 
-def _bin_shards(folder: Path) -> tuple[Path, ...]:
+def _bin_names(folder: Path) -> list[str]:
     path = folder / BIN_INDEX
     try:
-        names = sorted(set(_read_json(path)["weight_map"].values()))
+        names: list[str] = sorted(set(_read_json(path)["weight_map"].values()))
         outside = [name for name in names if name != Path(name).name]
     except (KeyError, AttributeError, TypeError) as exc:
         raise CheckpointError(f"{path} is not an index of weights: {exc!r}") from None
     if outside:
         raise CheckpointError(f"{path} names {outside[0]!r}; expected a file beside it")
+    return names
+
+
+def _bin_shards(folder: Path) -> tuple[Path, ...]:
+    names = _bin_names(folder)
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise CheckpointError(f"{folder}: {missing[0]} is missing; {BIN_INDEX} names it")
@@ -205,28 +227,89 @@ def _checked(source: Source) -> Source:
     return source
 
 
-def _fetch(uri: HubUri) -> tuple[Path, str]:
+def _fetch(uri: HubUri, max_bytes: int | None) -> tuple[Path, str]:
     """Bring a repository with pickles from the cache or the hub; returns folder and pinned URI."""
     if uri.hub != "hf":
-        raise CheckpointError(
-            f"{uri}: import reads hf:// only; fetch the files and name the folder"
-        )
+        return _fetch_modelscope(uri, max_bytes)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    patterns = [*WANTED, BIN_NAME, BIN_INDEX, "pytorch_model-*-of-*.bin", *_LEXICONS]
     try:
         folder = Path(
             snapshot_download(
                 uri.name,
                 revision=uri.revision,
-                allow_patterns=[*patterns, *_PREPROCESSORS],
+                allow_patterns=list(_PATTERNS),
                 local_files_only=is_offline(),
             )
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as exc:
         raise CheckpointError(f"{uri} cannot be fetched ({type(exc).__name__})") from None
     return folder, str(HubUri(hub="hf", name=uri.name, revision=folder.name))
+
+
+def _fetch_modelscope(uri: HubUri, max_bytes: int | None) -> tuple[Path, str]:
+    """Bring a repository of ModelScope, compared with the sizes and digests that it states."""
+    base = modelscope_folder(uri)
+    if is_offline():
+        found = modelscope.find_fetched(uri, base)
+        if found is None:
+            raise CheckpointError(
+                f"{uri} was not fetched before, and HF_HUB_OFFLINE is set; import it where there "
+                "is a network, or name a folder that has its files"
+            )
+        return found.folder, found.uri
+
+    def choose(uri: HubUri, files: list[RemoteFile]) -> list[RemoteFile]:
+        return _choose_files(uri, files, max_bytes)
+
+    found = modelscope.fetch(uri, base, choose=choose, find_gap=_find_gap)
+    return found.folder, found.uri
+
+
+def _choose_files(
+    uri: HubUri, files: Sequence[RemoteFile], max_bytes: int | None
+) -> list[RemoteFile]:
+    """Return what is imported of a repository: weights in one form, config, tokenizer.
+
+    Raises:
+        CheckpointError: It has no weights or config, or a file is too large.
+    """
+    chosen = {
+        file.path: file
+        for file in sorted(files, key=lambda file: file.path)
+        if file.path == Path(file.path).name
+        and any(fnmatch.fnmatchcase(file.path, pattern) for pattern in _PATTERNS)
+    }
+    forms = [name for name in (WEIGHTS_NAME, INDEX_NAME, BIN_NAME, BIN_INDEX) if name in chosen]
+    missing = "config.json" if forms else f"{WEIGHTS_NAME} or {BIN_NAME}"
+    if missing not in chosen:
+        raise CheckpointError(f"{uri} has no {missing}; expected a model of transformers")
+    kept = _FORMS[forms[0]]
+    others = {pattern for form in _FORMS.values() for pattern in form} - set(kept)
+    wanted = [
+        file
+        for name, file in chosen.items()
+        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in others)
+    ]
+    for file in wanted:
+        if max_bytes is not None and (file.num_bytes or 0) > max_bytes:
+            raise CheckpointError(
+                f"{uri}: {file.path} has {file.num_bytes:,} bytes, more than the limit "
+                f"{max_bytes:,} (--max-gib raises it)"
+            )
+    return wanted
+
+
+def _find_gap(folder: Path) -> str | None:
+    """Return what a folder lacks to be imported; None: nothing."""
+    if not (folder / "config.json").is_file():
+        return "config.json"
+    if (folder / BIN_NAME).is_file():
+        return None
+    if not (folder / BIN_INDEX).is_file():
+        return find_gap(folder)
+    return next((name for name in _bin_names(folder) if not (folder / name).is_file()), None)
 
 
 def _flatten(values: Mapping[str, Any]) -> dict[str, Any]:

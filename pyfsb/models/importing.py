@@ -138,7 +138,7 @@ def import_model(
     """Convert published weights into a folder that `from_pretrained` loads.
 
     Args:
-        source: A folder, a file of weights with config.json beside it, s3:// or hf://ORG/NAME.
+        source: A folder, a file of weights with config.json beside it, s3:// or a hub's URI.
         name: The registered model that they are.
         folder: Must not exist, or be empty; it appears whole or not at all.
         tokenizer_source: Folder of the tokenizer where the source has none.
@@ -158,7 +158,7 @@ def import_model(
         raise CheckpointError(f"{folder}: name a folder to make, not one that you are in")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CheckpointError(f"{folder} is not empty; name a folder that does not exist")
-    found = import_sources.locate(source)
+    found = import_sources.locate(source, max_bytes=(limits or Limits()).max_bytes)
     work = _Work()
     partial = folder.with_name(f".partial-{folder.name}")
     try:

@@ -62,7 +62,7 @@ def import_towers(
     """Convert a published text tower and the CLIP whose images it joined into one folder.
 
     Args:
-        text_source: A folder, a file of weights in it, s3:// or hf://ORG/NAME.
+        text_source: A folder, a file of weights in it, s3:// or a hub's URI.
         image_source: The same of the CLIP.
         name: The registered model that they are.
         folder: Must not exist, or be empty; it appears whole or not at all.
@@ -100,7 +100,7 @@ def import_towers(
 
 
 def _read(source: str, place: Path, limits: Limits) -> _Tower:
-    found = import_sources.locate(source)
+    found = import_sources.locate(source, max_bytes=limits.max_bytes)
     place.mkdir()
     state: dict[str, Tensor] = {}
     network, others = "none opened", []

@@ -17,8 +17,10 @@ from typing import Any, Final
 
 import torch
 from safetensors import SafetensorError, safe_open
+from tokenizers.models import WordPiece
 from torch import nn
 from transformers import (
+    CONFIG_MAPPING,
     AutoConfig,
     PreTrainedConfig,
     PreTrainedModel,
@@ -32,6 +34,8 @@ from pyfsb.errors import (
     CheckpointError,
     ConfigError,
     UnknownNameError,
+    did_you_mean,
+    nearest_names,
 )
 from pyfsb.models.building import find_class, set_labels
 from pyfsb.models.hub import HubUri, Snapshot, bring, find_gap, is_hub_uri, parse_hub_uri
@@ -44,6 +48,8 @@ from pyfsb.tokenizers import registration as _registration  # noqa: F401  (AutoT
 
 IMPORT_RECORD_NAME: Final = "import.json"
 """What `fsb models import` writes beside the weights."""
+_NUM_SHOWN: Final = 3
+"""Weights that an error names."""
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
@@ -85,15 +91,53 @@ def load_model(
             trust_remote_code=False,
             local_files_only=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # what it would say names neither weights nor shapes
             dtype=torch.float32,  # published half-precision weights are trained in full precision
         )
     except ConfigError:
         raise
     except (OSError, SafetensorError, *BROKEN) as exc:
         raise CheckpointError(f"{folder}: cannot load the weights: {explain(exc)}") from exc
-    prefix = f"{model.base_model_prefix}."
-    # No pooler touches the vectors of EMBED; two towers have no head that could be new.
     is_new = (is_whole and family is not Family.EMBED) or family is Family.IMAGE_TEXT
+    kind = f"{config.model_type} for family {family.value}"
+    _check_report(folder, model, report, kind, is_new=is_new, takes_labels=labels is not None)
+    loaded: PreTrainedModel = model
+    return loaded
+
+
+def _check_report(
+    folder: Path,
+    model: PreTrainedModel,
+    report: dict[str, Any],
+    kind: str,
+    *,
+    is_new: bool,
+    takes_labels: bool,
+) -> None:
+    """Refuse weights that are not those of the model.
+
+    Args:
+        folder: Where they are from.
+        model: Loaded.
+        report: What `from_pretrained` says about them.
+        kind: The model in words.
+        is_new: No weight may start from random numbers, those of the head included.
+        takes_labels: The head is of other labels than the folder's may be, and starts anew then.
+
+    Raises:
+        CheckpointError: Lists some of them.
+    """
+    prefix = f"{model.base_model_prefix}."
+    wrong = [
+        f"{name} is {tuple(stored)}, expected {tuple(expected)}"
+        for name, stored, expected in sorted(report["mismatched_keys"])
+        if is_new or not takes_labels or name.startswith(prefix)
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"{folder}: {len(wrong)} weights do not fit its config.json: {_some(wrong)}"
+        )
+    # No pooler touches the vectors of EMBED; two towers have no head that could be new.
     missing = [
         key
         for key in sorted(report["missing_keys"])
@@ -101,12 +145,25 @@ def load_model(
     ]
     if missing:
         raise CheckpointError(
-            f"{folder}: {len(missing)} weights of {config.model_type} for family {family.value} "
-            f"are missing, such as {', '.join(missing[:3])}"
+            f"{folder}: {len(missing)} weights of {kind} are missing, such as {_some(missing)}"
             + ("; fine-tune it for this family, or ask it for another" if is_new else "")
         )
-    loaded: PreTrainedModel = model
-    return loaded
+    # Heads of other families may be there; layers that would be left out change every answer.
+    extra = [
+        key
+        for key in sorted(report["unexpected_keys"])
+        if key.startswith(prefix) and "pooler" not in key
+    ]
+    if extra:
+        raise CheckpointError(
+            f"{folder}: {len(extra)} weights that its config.json has no place for, such as "
+            f"{_some(extra)}; correct it, or leave them out with `fsb models import "
+            "--allow-extra PATTERN`"
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NUM_SHOWN]) + (" …" if len(names) > _NUM_SHOWN else "")
 
 
 def load_config(folder: Path) -> PreTrainedConfig:
@@ -115,6 +172,13 @@ def load_config(folder: Path) -> PreTrainedConfig:
     Raises:
         CheckpointError: It is not that of an architecture known here.
     """
+    kind = _read_config(folder).get("model_type")
+    if kind is not None and (not isinstance(kind, str) or kind not in CONFIG_MAPPING):
+        near = did_you_mean(nearest_names(str(kind), CONFIG_MAPPING))
+        raise CheckpointError(
+            f"{folder}/config.json: model_type = {kind!r} is no architecture that is known "
+            f"here{near}"
+        )
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, *BROKEN) as exc:
@@ -158,7 +222,17 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     Raises:
         CheckpointError: There is none, or it needs code of its own.
     """
-    return choosing.load_tokenizer(folder)
+    tokenizer = choosing.load_tokenizer(folder)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None and isinstance(backend.model, WordPiece):
+        # Special tokens that the file lacks are added, but WordPiece looks for this one in it.
+        unknown, pieces = tokenizer.unk_token, backend.get_vocab(with_added_tokens=False)
+        if unknown not in pieces:
+            raise CheckpointError(
+                f"{folder}: the tokenizer's {len(pieces)} pieces lack {unknown}; put the vocab.txt "
+                "it was trained with there"
+            )
+    return tokenizer
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -276,7 +350,17 @@ def _check_folder(folder: Path) -> None:
         raise CheckpointError(f"{folder}: no {gap} ({found}); only those are opened")
     if gap:
         raise CheckpointError(f"{folder}: {gap} is missing; the index of the weights names it")
+    _read_config(folder)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
     try:
-        json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise CheckpointError(f"{path} cannot be read: {exc.strerror or exc}") from None
     except ValueError as exc:
-        raise CheckpointError(f"{folder}/config.json is not JSON: {exc}") from None
+        raise CheckpointError(f"{path} is not JSON: {exc}") from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: expected a mapping, got {type(value).__name__}")
+    return value

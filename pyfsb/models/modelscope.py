@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fetch a repository of ModelScope over its HTTP file interface.
 
-Called by `hub` only, when no local cache has the repository. `MODELSCOPE_ENDPOINT` names another
-server. Files come into a folder beside the final one, are compared with the stated size and
-sha256, and take their place together. Never opens what it fetches.
+Called by `hub`, when no local cache has the repository, and by `import_sources`, which wants other
+files. `MODELSCOPE_ENDPOINT` names another server. Files come into a folder beside the final one,
+are compared with the stated size and sha256, and take their place together. Never opens what it
+fetches.
 
 Source: modelscope.hub (api, file_download): `GET /api/v1/models/NAME/repo/files?Revision=…&
 Recursive=True` lists, `GET /api/v1/models/NAME/repo?Revision=…&FilePath=…` gives a file.
@@ -22,7 +23,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -51,12 +52,22 @@ _LISTING_BYTES: Final = 16 << 20
 _FAILURES: Final = (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError)
 
 
-def fetch(uri: HubUri, base: Path) -> Snapshot:
-    """Bring a repository.
+Choose = Callable[[HubUri, list[RemoteFile]], list[RemoteFile]]
+"""From the files that a repository has to those that are fetched."""
+FindGap = Callable[[Path], str | None]
+"""Names a file that a folder lacks; None: it is whole."""
+
+
+def fetch(
+    uri: HubUri, base: Path, *, choose: Choose = choose_files, find_gap: FindGap = find_gap
+) -> Snapshot:
+    """Bring a repository; what was fetched before and is whole stays.
 
     Args:
         uri: Which one.
         base: Folder for its snapshots; processes of this machine take turns.
+        choose: Says which files are wanted.
+        find_gap: Says what a folder lacks to be used.
 
     Raises:
         CheckpointError: There is no such repository, or it cannot be used.
@@ -65,15 +76,26 @@ def fetch(uri: HubUri, base: Path) -> Snapshot:
     base.mkdir(parents=True, exist_ok=True)
     with FileLock(base / ".lock"):
         files, commit = _list(uri)
-        chosen = choose_files(uri, files)
+        chosen = choose(uri, files)
         pinned = HubUri(hub=uri.hub, name=uri.name, revision=commit)
         target = base / "snapshots" / commit.replace("/", "%2F")
-        if find_gap(target) is not None:
-            _fetch_all(uri, chosen, target)
+        has_all = all((target / file.path).is_file() for file in chosen)
+        if not has_all or find_gap(target) is not None:
+            _fetch_all(uri, chosen, target, find_gap)
         reference = base / "refs" / uri.revision.replace("/", "%2F")
         reference.parent.mkdir(parents=True, exist_ok=True)
         reference.write_text(commit, encoding="utf-8")
     return Snapshot(folder=target, uri=str(pinned))
+
+
+def find_fetched(uri: HubUri, base: Path) -> Snapshot | None:
+    """Return what was fetched of a repository before, without asking the hub; None: nothing."""
+    reference = base / "refs" / uri.revision.replace("/", "%2F")
+    commit = reference.read_text(encoding="utf-8").strip() if reference.is_file() else uri.revision
+    folder = base / "snapshots" / commit.replace("/", "%2F")
+    if not folder.is_dir():
+        return None
+    return Snapshot(folder=folder, uri=str(HubUri(hub=uri.hub, name=uri.name, revision=commit)))
 
 
 def _list(uri: HubUri) -> tuple[list[RemoteFile], str]:
@@ -103,7 +125,7 @@ def _describe(entry: Any) -> RemoteFile:
     )
 
 
-def _fetch_all(uri: HubUri, files: Sequence[RemoteFile], target: Path) -> None:
+def _fetch_all(uri: HubUri, files: Sequence[RemoteFile], target: Path, find_gap: FindGap) -> None:
     """Bring files into a folder that is there when all of them are whole."""
     target.parent.mkdir(parents=True, exist_ok=True)
     needed = sum(file.num_bytes or 0 for file in files)

@@ -24,14 +24,25 @@ BROKEN: Final = (
 """What configs and models of `transformers` raise at values that do not go together."""
 _NOT_SETTINGS: Final = frozenset(
     {"model_type", "architectures", "transformers_version", "dtype", "torch_dtype", "id2label",
-     "label2id", "num_labels", "problem_type"}
+     "label2id", "num_labels", "problem_type", "is_decoder", "is_encoder_decoder",
+     "add_cross_attention", "chunk_size_feed_forward", "return_dict", "output_attentions",
+     "output_hidden_states"}
 )  # fmt: skip
-"""Fields that follow from the entry, the data or the weights."""
+"""Fields that follow from the entry, the data or the weights, or that no result depends on."""
 _COUNT: Final = re.compile(
-    r"(.*_)?(size|dim|heads?|layers?|embeddings|positions|window|groups)|n_embd|d_(model|kv|ff|inner)"
+    r"(.*_)?(size|dim|heads?|layers?|embeddings|positions|window|groups|buckets|distance)"
+    r"|n_embd|n_inner|d_(model|kv|ff|inner)"
 )
 _RATE: Final = re.compile(r".*(dropout|drop)(_prob|_rate)?|layerdrop|.*_pdrop")
-_ACTIVATIONS: Final = ("hidden_act", "activation_function")
+_WRONG_KIND: Final = re.compile(
+    r"Field '(\w+)' with value (.+?) doesn't match any type in \((.+?)\)(?:\.|$)"
+)
+"""What the config classes of `transformers` say of a value of another kind."""
+_OTHER_KIND: Final = re.compile(r"Field '(\w+)' expected (\w+), got \w+ \(value: (.+)\)$")
+_VALIDATOR: Final = re.compile(r"^Class validation error for validator '\w+': \w+: ")
+_CLASS: Final = re.compile(r"<class '([\w.]+)'>")
+_LONGEST: Final = 300
+_ACTIVATIONS: Final = ("hidden_act", "activation_function", "conv_act", "pooler_hidden_act")
 
 
 def check_override(key: str, value: Any, known: Any) -> None:
@@ -68,6 +79,12 @@ def check_heads(config: PreTrainedConfig, architecture: str) -> None:
         width, heads = (
             getattr(part, name, None) for name in ("hidden_size", "num_attention_heads")
         )
+        shared = getattr(part, "num_key_value_heads", None)
+        if isinstance(heads, int) and isinstance(shared, int) and heads % shared:
+            raise ConfigError(
+                f"model.config does not fit {architecture}: num_key_value_heads {shared} do not "
+                f"divide {heads} attention heads"
+            )
         own_width = any(getattr(part, name, None) for name in ("head_dim", "d_kv", "d_head"))
         if isinstance(width, int) and isinstance(heads, int) and not own_width and width % heads:
             raise ConfigError(
@@ -77,8 +94,20 @@ def check_heads(config: PreTrainedConfig, architecture: str) -> None:
 
 
 def explain(exc: BaseException) -> str:
-    """Return the text of one of `BROKEN`, on one line."""
+    """Return the text of one of `BROKEN`, on one line of a readable length."""
     text = " ".join(str(exc).split())
+    kind = _WRONG_KIND.search(text)
+    if kind:
+        expected = " or ".join(_CLASS.findall(kind[3])).replace("NoneType", "null")
+        return f"{kind[1]} = {kind[2]}: expected {expected}"
+    other = _OTHER_KIND.search(text)
+    if other:
+        return f"{other[1]} = {other[3]}: expected {other[2]}"
+    without = _VALIDATOR.sub("", text)
+    if without != text:
+        return without
+    if len(text) > _LONGEST:  # some carry a whole module
+        text = f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 :]}"
     return text if isinstance(exc, ValueError) else f"{type(exc).__name__}: {text}"
 
 
@@ -97,6 +126,8 @@ def _find_fault(name: str, value: Any, known: Any) -> str:
         return "" if isinstance(value, str) else f"a text such as {known!r}"
     if isinstance(known, dict):
         return "" if isinstance(value, dict) else "its fields"
+    if known is None and value is not None and _COUNT.fullmatch(name):
+        return _fault_of_int(name, value, 1)
     return ""
 
 

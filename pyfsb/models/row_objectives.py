@@ -7,18 +7,21 @@ reads a file.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
+from pyfsb.data.normalizing import normalise_layout, normalise_text
 from pyfsb.errors import ConfigError
 from pyfsb.models.building import max_positions
+from pyfsb.models.plain_text import make_tokenize as make_tokenize
 from pyfsb.objectives.extraction_ubert import UbertExtraction
 from pyfsb.objectives.extraction_uniex import UniexExtraction
 from pyfsb.objectives.multiple_choice import MultipleChoice
 from pyfsb.objectives.rewriting import Rewriting
-from pyfsb.objectives.row_objective import FrameIds, Tokenize, Tokenized
+from pyfsb.objectives.row_objective import PLACE, FrameIds, Tokenized
 from pyfsb.objectives.sft import TURN, Sft
 
 YES_NO_WORDS: Final = (("是", "非"), ("yes", "no"), ("是", "不"))
@@ -26,6 +29,7 @@ YES_NO_WORDS: Final = (("是", "非"), ("yes", "no"), ("是", "不"))
 Source: fengshen/models/unimc of Fengshenbang-LM c8fb7b8; the last pair, for small vocabularies, is
 our choice."""
 _PROBE: Final = "一"
+_LINES: Final = "一\n\n一"
 _BEGUN: Final = ("bart",)
 """Architectures whose encoders read a begin token; T5 and Pegasus read a text and its end."""
 KIND_MARKS: Final = ("[unused1]", "[unused2]")
@@ -35,24 +39,20 @@ without them take [MASK] for both (our choice)."""
 ExtractionObjective = UbertExtraction | UniexExtraction
 
 
-def make_tokenize(tokenizer: PreTrainedTokenizerBase) -> Tokenize:
-    """Return the callable through which objectives tokenise texts, without special tokens."""
+def find_spelling(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], str]:
+    """Return how texts that are written are spelled for a tokenizer, in training and prediction.
 
-    def tokenize(text: str) -> Tokenized:
-        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        # Tokenizers in Python know no places; those who need them find that there are none.
-        offsets = encoded.get("offset_mapping", [])
-        return Tokenized(
-            ids_T=np.asarray(encoded["input_ids"], dtype=np.int32),
-            offsets_T2=np.asarray(offsets, dtype=np.int32).reshape(-1, 2),
-        )
-
-    return tokenize
+    Returns:
+        `normalise_layout` where it has a newline and gives blank lines back, else `normalise_text`.
+    """
+    ids = tokenizer(_LINES, add_special_tokens=False)["input_ids"]
+    decoded = str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+    return normalise_layout if "\n\n" in decoded else normalise_text
 
 
-def no_tokens(text: str) -> Tokenized:
+def no_tokens(text: str, template: str = PLACE, /) -> Tokenized:
     """Stand in for a tokenizer where rows have no text."""
-    del text
+    del text, template
     return Tokenized(ids_T=np.zeros(0, np.int32), offsets_T2=np.zeros((0, 2), np.int32))
 
 

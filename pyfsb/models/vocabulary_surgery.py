@@ -26,10 +26,15 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from pyfsb.config import Family
-from pyfsb.errors import CheckpointError, ConfigError
+from pyfsb.errors import CheckpointError, ConfigError, DataError, StorageError
 from pyfsb.models.building import shares_head, untie_head
 from pyfsb.models.loading import load_model, load_tokenizer
-from pyfsb.tokenizers.vocabulary_cut import VocabularyCut, cut_vocabulary
+from pyfsb.tokenizers.vocabulary_cut import (
+    VocabularyCut,
+    choose_kept,
+    count_ids,
+    cut_vocabulary,
+)
 
 Change = Callable[[Tensor, int], Tensor]
 """From a tensor and its dimension of pieces to the new tensor."""
@@ -148,12 +153,35 @@ def find_sources(
     }
 
 
+def choose_pieces(source: Path, texts: Iterable[str], size: int) -> tuple[list[int], float]:
+    """Choose the commonest pieces of texts, to be kept.
+
+    Args:
+        source: A model folder.
+        texts: Normalised.
+        size: Pieces at most; special tokens, sentinels and the unknown piece come on top.
+
+    Returns:
+        Their ids, and the share of the texts' tokens that are of them.
+
+    Raises:
+        CheckpointError: The folder is not usable, or its tokenizer is no `tokenizers` one.
+        DataError: The texts have no token.
+    """
+    counts = count_ids(_backend(load_tokenizer(source), source), texts)
+    if not counts:
+        raise DataError("the texts have no token; expected some whose pieces are to be kept")
+    kept = choose_kept(counts, size)
+    return kept, sum(counts[number] for number in kept) / counts.total()
+
+
 def cut_folder(source: Path, target: Path, keep: Iterable[int], family: Family) -> VocabularyCut:
     """Write a model folder with a cut vocabulary.
 
     Args:
         source: A model folder.
-        target: Folder to make; `kept_ids.json` in it lists the old ids.
+        target: Folder to make, it appears whole or not at all; `kept_ids.json` in it lists the
+            old ids.
         keep: As of `cut_vocabulary`.
         family: Whose head the folder has.
 
@@ -164,11 +192,21 @@ def cut_folder(source: Path, target: Path, keep: Iterable[int], family: Family) 
     tokenizer = load_tokenizer(source)
     cut = cut_vocabulary(_backend(tokenizer, source), keep)
     _new_folder(target)
-    cut_model(load_model(source, family), cut).save_pretrained(target)
-    tokenizer.save_pretrained(target)
-    cut.tokenizer.save(str(target / "tokenizer.json"))
-    _write_config(target)
-    (target / "kept_ids.json").write_text(json.dumps(list(cut.kept_ids)) + "\n")
+    partial = target.with_name(f".partial-{target.name}")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        cut_model(load_model(source, family, is_whole=True), cut).save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        cut.tokenizer.save(str(partial / "tokenizer.json"))
+        _write_config(partial)
+        (partial / "kept_ids.json").write_text(json.dumps(list(cut.kept_ids)) + "\n")
+        target.rmdir()
+        partial.rename(target)
+    except OSError as exc:
+        raise StorageError(f"{target}: cannot be written: {exc.strerror or exc}") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return cut
 
 

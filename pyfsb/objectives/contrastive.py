@@ -3,9 +3,10 @@
 
 Shapes: B pairs, T tokens of a caption, S pixels of a side, D width of the space.
 
-Images come as pixels, or as vectors that a frozen tower computed once. They are not cut at random,
-or a frozen tower's vectors could not be kept (our choice; the original cuts out 90 to 100 %).
-Implemented for `pyfsb.training.row_source`; a pure function of its arguments, without randomness.
+Images come as pixels, or as vectors that a frozen tower computed once. Pixels may be cut at random,
+another part in each pass (`image_crops`). By default they are not, or a frozen tower's vectors
+could not be kept (our choice; the original cuts out 90 to 100 %). Implemented for
+`pyfsb.training.row_source`; a pure function of its arguments.
 
 Source: fengshen/examples/pretrain_taiyi_clip of Fengshenbang-LM c8fb7b8.
 """
@@ -19,7 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pyfsb.errors import DataError
+from pyfsb.errors import ConfigError, DataError
+from pyfsb.objectives.image_crops import Box, RandomCrop, crop
 from pyfsb.objectives.row_objective import RowBatch, SampleKey, Small, Tokenize, pad_to
 
 Rgb = tuple[float, float, float]
@@ -74,11 +76,22 @@ class ImageTable:
         if not 0 <= number < len(self.pixels):
             raise DataError(f"image {number}: there are {len(self.pixels)}")
 
-    def take(self, numbers: Sequence[int]) -> dict[str, NDArray[Any]]:
-        """Return what a loss takes of images: `image_vectors`, or else `pixel_values`."""
+    def take(
+        self, numbers: Sequence[int], boxes: Sequence[Box | None] | None = None
+    ) -> dict[str, NDArray[Any]]:
+        """Return what a loss takes of images: `image_vectors`, or else `pixel_values`.
+
+        Args:
+            numbers: Of the images.
+            boxes: What is cut out of the pixels of each; None: it stays whole.
+        """
         if self.vectors is not None:
             return {"image_vectors": np.stack([self.vectors[number] for number in numbers])}
-        pixels = np.stack([self.pixels[number] for number in numbers])
+        shown = [
+            self.pixels[number] if box is None else crop(self.pixels[number], box)
+            for number, box in zip(numbers, boxes or [None] * len(numbers), strict=True)
+        ]
+        pixels = np.stack(shown)
         return {"pixel_values": normalise_pixels(pixels, self.mean, self.std)}
 
 
@@ -108,6 +121,17 @@ class Contrastive:
     """Tokens of a caption at most, those around it included; longer ones are cut at their end."""
     images: ImageTable
     """All images."""
+    crop: RandomCrop | None = None
+    """How images are cut in training. None: they are not."""
+
+    def __post_init__(self) -> None:
+        """Refuse to cut images that are vectors.
+
+        Raises:
+            ConfigError: Both are there.
+        """
+        if self.crop is not None and self.images.vectors is not None:
+            raise ConfigError("images of which there are vectors cannot be cut at random")
 
     def encode(self, sample: CaptionSample, tokenize: Tokenize) -> EncodedCaption:
         """Return the tokens of a caption.
@@ -137,14 +161,17 @@ class Contrastive:
             `input_ids` and `attention_mask` [B, T], `pair_weights` [B], all 1 (0 keeps a pair out
             of the loss and away from the others), and `pixel_values` or `image_vectors`.
         """
-        del keys
+        boxes = None
+        if self.crop is not None:
+            size = self.images.pixels.shape[-1]
+            boxes = [self.crop.draw(key, size) for key in keys]
         arrays: dict[str, NDArray[Any]] = {
             "input_ids": pad_to([row.ids_T for row in encoded], fill=self.pad),
             "attention_mask": pad_to([np.ones_like(row.ids_T) for row in encoded], fill=0),
             "pair_weights": np.ones(len(encoded), dtype=np.float32),
         }
         return RowBatch(
-            arrays=arrays | self.images.take([row.image for row in encoded]),
+            arrays=arrays | self.images.take([row.image for row in encoded], boxes),
             num_targets=len(encoded),
             num_tokens=sum(row.ids_T.size for row in encoded),
         )

@@ -20,12 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyfsb.errors import DataError
-from pyfsb.objectives.row_objective import Small, Tokenize
+from pyfsb.objectives.row_objective import PLACE, Small, Tokenize, Tokenized
 
 CLASSIFICATION_TASK: Final = "分类任务"
 """Task whose kinds are labels of the whole text; other tasks look for spans."""
 READING_TASK: Final = "抽取式阅读理解"
 """Subtask (UniEX: task) whose kinds are questions with one answer each."""
+PAIR_MARK: Final = "[SEP]"
+"""Stands in a text where its second part begins, as in the published rows of pairs."""
 MIN_TEXT_TOKENS: Final = 8
 """Tokens that kinds must leave to a text of that length (our choice)."""
 MAX_SPANS: Final = 512
@@ -115,6 +117,32 @@ def check_sample(sample: ExtractionSample) -> None:
                 raise DataError(
                     f"relation {predicate!r} names {kind!r}, which is not one of {known}"
                 )
+
+
+def knows_pairs(tokenize: Tokenize, separator_id: int) -> Tokenize:
+    """Return a callable that makes the separator of every pair mark in a text.
+
+    Args:
+        tokenize: The tokenizer's, to which special tokens in a text are text like any other.
+        separator_id: Id of the separator.
+    """
+
+    def tokenize_parts(text: str, template: str = PLACE, /) -> Tokenized:
+        if PAIR_MARK not in text:
+            return tokenize(text, template)
+        parts: list[tuple[Small, Small]] = []
+        place = 0
+        for part in text.split(PAIR_MARK):
+            if parts:
+                mark = np.array([[place - len(PAIR_MARK), place]], dtype=np.int32)
+                parts.append((np.array([separator_id], dtype=np.int32), mark))
+            tokens = tokenize(part)
+            parts.append((tokens.ids_T, tokens.offsets_T2 + np.int32(place)))
+            place += len(part) + len(PAIR_MARK)
+        ids, offsets = zip(*parts, strict=True)
+        return Tokenized(ids_T=np.concatenate(ids), offsets_T2=np.concatenate(offsets))
+
+    return tokenize_parts
 
 
 def find_cell(

@@ -25,6 +25,7 @@ from pyfsb.objectives.extraction import (
     ExtractionSample,
     check_sample,
     find_cell,
+    knows_pairs,
     measure_cell,
     name_longest_kind,
 )
@@ -95,6 +96,7 @@ class UbertExtraction:
             DataError: A kind leaves no room for the text; names it.
         """
         check_sample(sample)
+        tokenize = knows_pairs(tokenize, self.frame.sep)
         text = tokenize(sample.text)
         sep = [self.frame.sep]
         heads = [tokenize(part).ids_T for part in (sample.task, sample.subtask)]

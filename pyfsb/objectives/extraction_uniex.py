@@ -28,6 +28,7 @@ from pyfsb.objectives.extraction import (
     Floats,
     check_sample,
     find_cell,
+    knows_pairs,
     measure_cell,
     name_longest_kind,
 )
@@ -120,6 +121,7 @@ class UniexExtraction:
             DataError: Kinds leave no room for the text; names the longest.
         """
         check_sample(sample)
+        tokenize = knows_pairs(tokenize, self.frame.sep)
         layout = _Layout(self, sample, tokenize)
         text = tokenize(sample.text)
         if self.legacy_cells:
@@ -141,9 +143,9 @@ class UniexExtraction:
             )
         ids_T = np.append(ids_T, self.frame.sep).astype(np.int32)
         offsets_T2, is_cut = text.offsets_T2[:num_text], num_text < text.ids_T.size
-        found = self._find_spans(
-            sample, tokenize, ids_T.size - layout.query_end, offsets_T2, is_cut
-        )
+        num_cells = ids_T.size - layout.query_end
+        placed = self._find_spans(sample, tokenize, offsets_T2, is_cut)
+        found = [cell if cell and max(cell) < num_cells else None for cell in placed]
         ends = [found[n] for held in sample.relations for n in (held.subject, held.object)]
         after_T = np.arange(ids_T.size - layout.positions.size) + layout.text_position
         return EncodedSchema(
@@ -156,7 +158,7 @@ class UniexExtraction:
             query_end=layout.query_end,
             num_text=num_text,
             offsets_T2=offsets_T2,
-            cells=_gold_cells(sample, found),
+            cells=_gold_cells(sample, found, placed, num_cells),
             spans=tuple(dict.fromkeys(cell for cell in found if cell)),
             related=tuple(dict.fromkeys(cell for cell in ends if cell)),
             is_truncated=is_cut,
@@ -222,18 +224,19 @@ class UniexExtraction:
         self,
         sample: ExtractionSample,
         tokenize: Tokenize,
-        num_cells: int,
         offsets_T2: Small,
         is_cut: bool,
     ) -> list[tuple[int, int] | None]:
-        """Return the cell of each gold span, counted from the first scored token."""
+        """Return the cell of each gold span, counted from the first scored token.
+
+        With `legacy_cells` cells may lie beyond the row; else spans that were cut have none.
+        """
         if not self.legacy_cells:
             return [
                 find_cell(offsets_T2, span.start, span.end, is_cut=is_cut) for span in sample.spans
             ]
         measured = [measure_cell(sample.text, s.start, s.end, tokenize) for s in sample.spans]
-        shifted = [(first + 1, last + 1) for first, last in measured]
-        return [cell if max(cell) < num_cells else None for cell in shifted]
+        return [(first + 1, last + 1) for first, last in measured]
 
 
 class _Layout:
@@ -275,18 +278,30 @@ class _Layout:
 
 
 def _gold_cells(
-    sample: ExtractionSample, found: Sequence[tuple[int, int] | None]
+    sample: ExtractionSample,
+    found: Sequence[tuple[int, int] | None],
+    placed: Sequence[tuple[int, int] | None],
+    num_cells: int,
 ) -> tuple[tuple[int, int, int], ...]:
-    """Return the right cells: spans at slot 0 and at their kinds', both ends of a relation."""
+    """Return the right cells: spans at slot 0 and at their kinds', both ends of a relation.
+
+    Args:
+        sample: What is right.
+        found: Cells of the spans that the row holds.
+        placed: The same, cells beyond the row included: the original keeps that end of a relation
+            which the row still holds.
+        num_cells: Cells that the row holds.
+    """
     cells: list[tuple[int, int, int]] = []
     for span, cell in zip(sample.spans, found, strict=True):
         if cell:
             cells += [(*cell, INDEX_SLOT), (*cell, span.kind + 1)]
     for relation in sample.relations:
-        subject, target = found[relation.subject], found[relation.object]
+        subject, target = placed[relation.subject], placed[relation.object]
         if subject and target and relation.predicate in sample.predicates:
             slot = 1 + len(sample.kinds) + sample.predicates.index(relation.predicate)
-            cells += [(subject[0], target[0], slot), (subject[1], target[1], slot)]
+            pairs = zip(subject, target, strict=True)
+            cells += [(*pair, slot) for pair in pairs if max(pair) < num_cells]
     return tuple(dict.fromkeys(cells))
 
 

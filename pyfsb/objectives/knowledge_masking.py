@@ -7,7 +7,7 @@ The data stage gives every word a weight (column `knowledge`, see `pyfsb.data.kn
 idioms, rare words and content words weigh more than particles. In each pass, words are drawn
 without replacement with chances in proportion to their weights until the same budget as in
 `whole_word` is full. The share of predicted tokens stays the ratio exactly; what changes is which
-words they are of. `describe_choice` tells how far they differ.
+words they are of. `describe_choice` tells how far they differ; the data stage writes it down.
 
 Source: the Erlangshen-MegatronBert paper says only that tokens rich in semantics are masked rather
 than random ones. The definition here is our choice. Drawing by the smallest of exponential numbers
@@ -23,7 +23,7 @@ import numpy as np
 
 from pyfsb.errors import DataError
 from pyfsb.objectives.draws import Draws, Purpose
-from pyfsb.objectives.masked_lm import MaskedLm
+from pyfsb.objectives.masked_lm import COVER_PURPOSES, MaskedLm, mark
 from pyfsb.objectives.protocol import Bits, Ints, Samples
 from pyfsb.objectives.units import Choice, choose_units, find_units
 from pyfsb.objectives.whole_word import CHOICE_PURPOSES
@@ -55,10 +55,20 @@ class KnowledgeMasking(MaskedLm):
             lambda rows, places: draws.at(Purpose.LAST, rows, places),
         )
 
+    def describe(self, samples: Samples, *, seed: int) -> ChoiceReport:
+        """Say which words `build` hides of these samples.
+
+        Raises:
+            DataError: The samples have no weights.
+        """
+        draws = Draws(samples, seed=seed, purposes=(*COVER_PURPOSES, *self.purposes))
+        chosen = self.choose(samples, draws)
+        return describe_choice(samples, mark(chosen.tokens_P, samples.ids_N.size))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChoiceReport:
-    """What a batch's masks were like, to be logged."""
+    """What a batch's masks were like."""
 
     realised_ratio: float
     """Predicted tokens over all tokens."""

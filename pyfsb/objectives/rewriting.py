@@ -20,7 +20,7 @@ import numpy as np
 
 from pyfsb.errors import DataError
 from pyfsb.objectives.protocol import Ints
-from pyfsb.objectives.row_objective import RowBatch, SampleKey, Small, Tokenize
+from pyfsb.objectives.row_objective import PLACE, RowBatch, SampleKey, Small, Tokenize
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +61,7 @@ class Rewriting:
     """Tokens of a text at most, special tokens included; the end of a longer one is cut."""
     max_target_tokens: int
     """Tokens of what is written at most, its end included; likewise."""
-    template: str = "{text}"
+    template: str = PLACE
     """What the encoder reads, with {text} once, as the config's `prompt_template`."""
 
     def encode(self, sample: RewriteSample, tokenize: Tokenize) -> EncodedRewrite:
@@ -71,16 +71,16 @@ class Rewriting:
             DataError: One of them has no token.
         """
         room = self.max_tokens - len(self.begins) - len(self.ends)
-        head, _, tail = self.template.partition("{text}")
-        text = tokenize(f"{head}{sample.text}{tail}").ids_T
+        head, place, tail = self.template.partition(PLACE)
+        text = tokenize(sample.text, self.template).ids_T
         target = tokenize(sample.target).ids_T
         for name, ids in (("text", text), ("target", target)):
             if not ids.size:
                 raise DataError(f"{name} has no token; expected some text")
         is_truncated = text.size > room or target.size >= self.max_target_tokens
         if text.size > room:  # the prompt stays whole
-            behind = tokenize(tail).ids_T if tail else text[:0]
-            kept = tokenize(f"{head}{sample.text}").ids_T[: max(0, room - behind.size)]
+            behind = tokenize("", tail).ids_T if tail else text[:0]
+            kept = tokenize(sample.text, head + place).ids_T[: max(0, room - behind.size)]
             text = np.concatenate([kept, behind])
         # A target that is cut does not end where it is cut.
         target = np.append(target, np.int32(self.eos))[: self.max_target_tokens]

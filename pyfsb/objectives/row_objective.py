@@ -10,9 +10,9 @@ inference. Never holds a tokenizer: texts come in through a callable.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,8 +35,21 @@ class Tokenized:
     """First character of each token, and one past its last, in the text that was tokenised."""
 
 
-Tokenize: TypeAlias = Callable[[str], Tokenized]
-"""Turns a text into tokens; special tokens written in the text count as such."""
+PLACE: Final = "{text}"
+"""Where the text stands in a template."""
+
+
+class Tokenize(Protocol):
+    """Turns a text into tokens."""
+
+    def __call__(self, text: str, template: str = PLACE, /) -> Tokenized:
+        """Return the tokens of a text in its template, without special tokens around.
+
+        Args:
+            text: The user's; what reads like a special token in it is text like any other.
+            template: What stands around the text, with {text} where it goes, or without a place;
+                special tokens that it names count as such. Offsets are of the filled template.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

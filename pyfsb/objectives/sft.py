@@ -7,7 +7,8 @@ Shapes: B dialogues, N tokens end to end, T tokens of a dialogue, P predicted po
 
 Only the tokens of answers, and the end behind each, are asked for. A dialogue that is too long
 loses whole turns at its end; if its first turn alone is too long, the answer is cut, and then has
-no end. The batch is flat, as for `causal_lm`. A row objective: see `row_objective`.
+no end. Texts are taken as they are, newlines and indentation too; how they are spelled is the
+rows' matter. The batch is flat, as for `causal_lm`. A row objective: see `row_objective`.
 
 Source: the turns and the loss of Ziya-LLaMA (fengshen/examples/ziya_llama of Fengshenbang-LM
 c8fb7b8), which puts all questions once more before the dialogue and cuts anywhere; the begin token
@@ -85,8 +86,8 @@ class Sft:
         parts, is_answer = [np.array(begin, dtype=np.int32)], [np.zeros(len(begin), np.bool_)]
         used, is_truncated = len(begin), False
         for number, turn in enumerate(sample.turns):
-            asked = tokenize(self.turn.replace("{text}", turn.question.strip())).ids_T
-            written = np.append(tokenize(turn.answer.strip()).ids_T, np.int32(self.eos))
+            asked = tokenize(turn.question, self.turn).ids_T
+            written = np.append(tokenize(turn.answer).ids_T, np.int32(self.eos))
             room = self.max_tokens - used - asked.size
             if written.size > room:
                 is_truncated = True

@@ -17,7 +17,7 @@ from typing import Final
 from pyfsb.config import Family, ObjectiveName
 from pyfsb.errors import ConfigError, UnknownNameError
 from pyfsb.registry.catalogue_facts import HEADINGS, ROWS, HeadingFacts, RowFacts
-from pyfsb.registry.catalogue_rows import MODELS, OWN_ENTRIES
+from pyfsb.registry.catalogue_rows import HUB_PAGES, IN_PUBLIC_CODE, MODELS, OWN_ENTRIES
 from pyfsb.registry.catalogue_sizes import SIZES
 from pyfsb.registry.entry import Architecture, ModelEntry, TokenizerKind
 from pyfsb.registry.lookup import all_entries, find_entry, loosen, shown_names
@@ -26,7 +26,7 @@ from pyfsb.schema import Schema
 
 _FILE: Final = "catalogue.tsv"
 _UNLISTED: Final = (
-    "The list names no repository; this one is from memory and was not compared with the hub."
+    "The list names no repository; this one is from memory and was found nowhere else."
 )
 _LABELLED: Final = (Family.CLASSIFY, Family.PAIR, Family.TAG)
 FAMILIES: Final[dict[Architecture, tuple[Family, ...]]] = {
@@ -267,7 +267,7 @@ def _build_row(raw: dict[str, str], name: str) -> CatalogueRow:
     issues = facts.known_issues
     if special and special.architecture:
         issues = (special.note,)
-    if known_hub_id and known_hub_id not in listed:
+    if known_hub_id and known_hub_id not in {*listed, *HUB_PAGES, *IN_PUBLIC_CODE}:
         issues = (*issues, _UNLISTED)
     return CatalogueRow(
         name=name,

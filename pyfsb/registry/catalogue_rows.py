@@ -2,7 +2,7 @@
 """Which size and repository each row of the catalogue has whose class there is. Data only.
 
 Rows by `heading/model/version`; an empty repository: none is known, give the weights as a folder.
-Repositories beyond the list's own are from memory, not compared with the hub; rows say so.
+Repositories beyond the list's own are in `HUB_PAGES` or `IN_PUBLIC_CODE`; what is not, rows say.
 """
 
 from __future__ import annotations
@@ -137,13 +137,49 @@ MODELS: Final[dict[str, tuple[str, str]]] = {
     "Simbert/SimBERT Tiny/tiny": ("simbert-tiny", ""),
     "Simbert/SimBERT Small/small": ("simbert-small", ""),
     "Simbert/SimBERT Base/base": ("simbert-base", ""),
-    "RoFormer-sim/roformer-sim/base(L12)": ("roformer-sim-base", ""),
-    "RoFormer-sim/roformer-sim/small(L6)": ("roformer-sim-small", ""),
+    "RoFormer-sim/roformer-sim/base(L12)": (
+        "roformer-sim-base", "junnyu/roformer_chinese_sim_char_base",
+    ),
+    "RoFormer-sim/roformer-sim/small(L6)": (
+        "roformer-sim-small", "junnyu/roformer_chinese_sim_char_small",
+    ),
     "Chinese-CLIP/Chinese-CLIP/base": ("clip-zh", "OFA-Sys/chinese-clip-vit-base-patch16"),
     "LERT/LERT-base/base": ("bert-base", "hfl/chinese-lert-base"),
     "LERT/LERT-large/large": ("bert-large", "hfl/chinese-lert-large"),
 }  # fmt: skip
 """Size and Hugging Face repository by row; with the author where a row stands twice."""
+
+HUB_PAGES: Final = frozenset(
+    """
+    clue/roberta_chinese_3L312_clue_tiny hfl/chinese-bert-wwm hfl/chinese-bert-wwm-ext
+    hfl/chinese-electra-180g-base-discriminator hfl/chinese-electra-180g-large-discriminator
+    hfl/chinese-electra-180g-small-discriminator hfl/chinese-legal-electra-small-discriminator
+    hfl/chinese-lert-base hfl/chinese-lert-large hfl/chinese-macbert-base hfl/chinese-macbert-large
+    hfl/chinese-roberta-wwm-ext hfl/chinese-roberta-wwm-ext-large hfl/rbt3 hfl/rbtl3
+    imxly/t5-pegasus imxly/t5-pegasus-small junnyu/roformer_chinese_base
+    junnyu/roformer_chinese_char_base junnyu/roformer_chinese_sim_char_base
+    junnyu/roformer_chinese_sim_char_small OFA-Sys/chinese-clip-vit-base-patch16
+    TsinghuaAI/CPM-Generate uer/chinese_roberta_L-12_H-768 uer/chinese_roberta_L-2_H-128
+    uer/chinese_roberta_L-4_H-256 uer/chinese_roberta_L-8_H-512 voidful/albert_chinese_base
+    voidful/albert_chinese_large voidful/albert_chinese_tiny voidful/albert_chinese_xlarge
+    voidful/albert_chinese_xxlarge
+    """.split()  # noqa: SIM905
+)
+"""Repositories whose page on the hub, or a page there that links them, was read."""
+
+IN_PUBLIC_CODE: Final = frozenset(
+    """
+    clue/roberta_chinese_3L768_clue_tiny clue/roberta_chinese_clue_large
+    clue/roberta_chinese_clue_tiny clue/roberta_chinese_pair_large clue/roberta_chinese_pair_tiny
+    google-bert/bert-base-chinese hfl/chinese-electra-180g-small-ex-discriminator
+    hfl/chinese-legal-electra-base-discriminator hfl/chinese-legal-electra-large-discriminator
+    hfl/chinese-xlnet-base hfl/chinese-xlnet-mid junnyu/roformer_chinese_small
+    nghuyong/ernie-1.0-base-zh nghuyong/ernie-3.0-base-zh nghuyong/ernie-3.0-medium-zh
+    nghuyong/ernie-3.0-micro-zh nghuyong/ernie-3.0-mini-zh nghuyong/ernie-3.0-nano-zh
+    nghuyong/ernie-gram-zh uer/chinese_roberta_L-4_H-512
+    """.split()  # noqa: SIM905
+)
+"""Repositories that public source code names in these letters, such as for `from_pretrained`."""
 
 OWN_ENTRIES: Final = {
     "二郎神/Erlangshen/large(L24)": "Erlangshen-MegatronBert-1.3B",

@@ -117,6 +117,8 @@ class ModelEntry(Schema):
     """The model that it was made from, by name; empty: from random weights, or unsaid."""
     licence: str = "Apache-2.0"
     """Licence of the published weights."""
+    card: str = ""
+    """Where what claims and scores call the model card can be read; empty: no card is known."""
     claims: tuple[Claim, ...] = ()
     """Published statements, contradicting ones side by side."""
     scores: tuple[Score, ...] = ()

@@ -7,15 +7,30 @@ from typing import Final
 
 from pyfsb.config import Family, ObjectiveName
 from pyfsb.registry.entry import ConfigValues, ModelEntry, Score
-from pyfsb.registry.facts import BASE, BASE_SIZE_NOTE, BERT, CARD, LARGE, LARGE_SIZE_NOTE, claims
+from pyfsb.registry.facts import (
+    BASE,
+    BASE_SIZE_NOTE,
+    BERT,
+    CARD,
+    DOCUMENTS,
+    EXAMPLES,
+    LARGE,
+    LARGE_SIZE_NOTE,
+    UNSAID,
+    claims,
+)
 from pyfsb.registry.taxonomy import Demand, Series, Task
 
-_UNIMC_CARD: Final = "documentation of UniMC; Yang et al. 2022 (EMNLP)"
+_UNIMC_CARD: Final = f"{EXAMPLES}/unimc/README.md"
 _FEWCLUE: Final = ("eprstmt", "csldcp", "tnews", "iflytek", "ocnli", "bustm", "chid", "csl", "wsc")
 _UNIMC_DATA: Final = (
-    ("data", "13 labelled sets for the published figures", _UNIMC_CARD),
-    ("data", "48 labelled sets for the released weights", _UNIMC_CARD),
-)
+    ("data", "13 labelled sets for the published figures: c3, ClozeT, CMRC2019, GCRC, DuEE-Fin, "
+     "DuEE1.0, Fudan, THUNEWS, CMNLI, SNLI, AFQMC, PAWS-X and STS-B", CARD),
+    ("data", "48 labelled sets for the released weights", CARD),
+    ("name", "size before UniMC, as in Erlangshen-RoBERTa-110M-UniMC-Chinese", CARD),
+    ("name", "size behind UniMC, as in Erlangshen-UniMC-RoBERTa-110M-Chinese",
+     f"{EXAMPLES}/tcbert/README.md"),
+)  # fmt: skip
 _UNIMC_CHOICES: Final = (
     "objective weights and rates of text masking: those of the published code",
 )
@@ -25,7 +40,7 @@ _UNIMC_ISSUES: Final = (
 )
 _UBERT_CLAIMS: Final = (
     ("data", "1,065,069 rows of over 70 sets", CARD),
-    ("ranking", "first of AIWIN 2022, insurance, few-shot multi-task", CARD),
+    ("ranking", "first of AIWIN 2022, insurance, few-shot multi-task, on both boards", CARD),
 )
 _UBERT_ISSUES: Final = (
     "A batch must have the same number of kinds in every row when predicting.",
@@ -38,8 +53,8 @@ def _fewclue(few_shot: tuple[float, ...], zero_shot: tuple[float, ...]) -> tuple
     return tuple(
         Score(
             task="fewclue" if name == "mean" else f"fewclue_{name}",
-            metric=f"accuracy, {kind}", value=round(value / 100, 6), source=_UNIMC_CARD,
-            split="unsaid",
+            metric=f"accuracy, {kind}", value=round(value / 100, 6), source=CARD,
+            split=UNSAID,
         )
         for kind, values in (("few-shot", few_shot), ("zero-shot", zero_shot))
         for name, value in zip((*_FEWCLUE, "mean"), values, strict=True)
@@ -58,6 +73,7 @@ ENTRIES: Final = (
         max_tokens=512,
         objective=ObjectiveName.EXTRACTION, tokenizer="wordpiece",
         hub_id="IDEA-CCNL/Erlangshen-Ubert-110M-Chinese",
+        card=f"{DOCUMENTS}/二郎神系列/Erlangshen-Ubert-110M-Chinese.md",
         parent="hfl/chinese-macbert-base",
         claims=claims(*_UBERT_CLAIMS, ("base", "MacBERT-base", CARD)), known_issues=_UBERT_ISSUES,
         source="BERT-base; width of the biaffine head from the published base config",
@@ -70,6 +86,7 @@ ENTRIES: Final = (
         max_tokens=512,
         objective=ObjectiveName.EXTRACTION, tokenizer="wordpiece",
         hub_id="IDEA-CCNL/Erlangshen-Ubert-330M-Chinese",
+        card=f"{DOCUMENTS}/二郎神系列/Erlangshen-Ubert-330M-Chinese.md",
         parent="hfl/chinese-macbert-large",
         claims=claims(*_UBERT_CLAIMS, ("base", "MacBERT-large", CARD)),
         known_issues=_UBERT_ISSUES,
@@ -85,6 +102,7 @@ ENTRIES: Final = (
         max_tokens=512,
         objective=ObjectiveName.MULTIPLE_CHOICE, tokenizer="wordpiece",
         hub_id="IDEA-CCNL/Erlangshen-UniMC-RoBERTa-110M-Chinese",
+        card=_UNIMC_CARD,
         other_hub_ids=("IDEA-CCNL/Erlangshen-RoBERTa-110M-UniMC-Chinese",),
         parent="hfl/chinese-roberta-wwm-ext",
         claims=claims(*_UNIMC_DATA),
@@ -103,6 +121,7 @@ ENTRIES: Final = (
         max_tokens=512,
         objective=ObjectiveName.MULTIPLE_CHOICE, tokenizer="wordpiece",
         hub_id="IDEA-CCNL/Erlangshen-UniMC-RoBERTa-330M-Chinese",
+        card=_UNIMC_CARD,
         other_hub_ids=("IDEA-CCNL/Erlangshen-RoBERTa-330M-UniMC-Chinese",),
         parent="hfl/chinese-roberta-wwm-ext-large",
         claims=claims(*_UNIMC_DATA),
@@ -127,6 +146,7 @@ ENTRIES: Final = (
         max_tokens=512,
         objective=ObjectiveName.MULTIPLE_CHOICE, tokenizer="wordpiece",
         hub_id="IDEA-CCNL/Erlangshen-UniMC-MegatronBERT-1.3B-Chinese",
+        card=_UNIMC_CARD,
         other_hub_ids=("IDEA-CCNL/Erlangshen-MegatronBERT-1.3B-UniMC-Chinese",),
         parent="Erlangshen-MegatronBert-1.3B",
         claims=claims(*_UNIMC_DATA),

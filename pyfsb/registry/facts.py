@@ -12,8 +12,21 @@ from typing import Final
 from pyfsb.registry.entry import Claim, ConfigValues, Score
 
 CARD: Final = "model card"
+"""The page that the entry's `card` names, in its last version there."""
+FIRST_CARD: Final = "first version of the model card"
+"""The same page before September 2022."""
+HUB_CARD: Final = "model card on the hub"
+"""README.md of the entry's repository on the hub, which is sometimes the newer one."""
+HUB_FILES: Final = "files on the hub"
+"""Names and sizes of the files in the entry's repository on the hub."""
 README: Final = "early README"
 PAPER: Final = "arXiv:2209.02970"
+DOCUMENTS: Final = "IDEA-CCNL/Fengshenbang-doc: source/docs"
+"""Folder of the model cards in the family's documentation, one folder a series in it."""
+EXAMPLES: Final = "IDEA-CCNL/Fengshenbang-LM: fengshen/examples"
+"""Folder of the family's examples, whose READMEs describe models too."""
+UNSAID: Final = "unsaid"
+"""Split of a score whose source does not say which rows it was measured on."""
 WUDAO_180: Final = ("corpus", "WuDao, 180 GB", CARD)
 WUDAO_300: Final = ("corpus", "WuDao, 300 GB", CARD)
 

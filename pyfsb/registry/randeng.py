@@ -10,7 +10,17 @@ from typing import Final
 
 from pyfsb.config import Family, ObjectiveName
 from pyfsb.registry.entry import ConfigValues, ModelEntry
-from pyfsb.registry.facts import CARD, README, WUDAO_180, claims, scores
+from pyfsb.registry.facts import (
+    CARD,
+    DOCUMENTS,
+    EXAMPLES,
+    FIRST_CARD,
+    HUB_FILES,
+    README,
+    WUDAO_180,
+    claims,
+    scores,
+)
 from pyfsb.registry.taxonomy import Demand, Series, Task
 
 _BART: Final[ConfigValues] = {
@@ -36,7 +46,7 @@ _BART_BASE_NOTE: Final = (
 )
 _BART_ISSUES: Final = ("Loads as a T5 tokenizer, which puts no <s> in front: the caller has to.",)
 _MT5: Final[ConfigValues] = {
-    "vocab_size": 32598,
+    "vocab_size": 32596,
     "d_kv": 64,
     "feed_forward_proj": "gated-gelu",
     "relative_attention_num_buckets": 32,
@@ -53,6 +63,8 @@ _MT5_CHOICES: Final = (
     "max_tokens = 512: the length of pretraining; relative positions set no limit",
 )
 
+_QA: Final = f"{EXAMPLES}/qa_t5/README.md, of the fine-tuned Randeng-T5-784M-QA-Chinese"
+
 ENTRIES: Final = (
     ModelEntry(
         name="Randeng-BART-139M", paper_number=24,
@@ -63,10 +75,15 @@ ENTRIES: Final = (
         max_tokens=1024,
         objective=ObjectiveName.TEXT_INFILLING, tokenizer="sentencepiece_bpe",
         hub_id="IDEA-CCNL/Randeng-BART-139M", aliases=("燃灯-BART-139M",),
+        card=f"{DOCUMENTS}/燃灯系列/Randeng-BART-139M.md",
         claims=claims(
             WUDAO_180, ("compute", "8 A100 for 3 days", CARD),
-            ("vocabulary", "40,000 pieces, coverage 0.9995, at most 6 characters", CARD),
-            ("length", "1,024 tokens on one page, 512 in the example script", CARD),
+            ("compute", "8 A100-40G for 56 hours", FIRST_CARD),
+            ("vocabulary", "40,000 pieces, coverage 0.9995, at most 6 characters, by the name of "
+             "its file", CARD),
+            ("length", "1,024 tokens", CARD),
+            ("length", "512 tokens in the script", f"{EXAMPLES}/pretrain_randeng_bart"),
+            ("training", "text infilling of 15 %, learning rate 1e-5, weight decay 0.1", CARD),
         ),
         known_issues=_BART_ISSUES,
         source="published config.json; vocabulary from the documentation",
@@ -79,8 +96,9 @@ ENTRIES: Final = (
         max_tokens=1024,
         objective=ObjectiveName.REWRITING, tokenizer="sentencepiece_bpe",
         hub_id="IDEA-CCNL/Randeng-BART-139M-SUMMARY", parent="Randeng-BART-139M",
+        card=f"{DOCUMENTS}/燃灯系列/Randeng-BART-139M-SUMMARY.md",
         claims=claims(
-            ("data", "LCSTS", CARD), ("prompt", "inputs start with `summary:`", CARD),
+            ("data", "LCSTS", CARD), ("prompt", "the example's input starts with `summary:`", CARD),
         ),
         known_issues=_BART_ISSUES,
         source="published config.json; vocabulary from the documentation",
@@ -98,12 +116,17 @@ ENTRIES: Final = (
         num_parameters=759_000_000, max_tokens=1024,
         objective=ObjectiveName.TEXT_INFILLING, tokenizer="wordpiece",
         hub_id="IDEA-CCNL/Randeng-BART-759M-Chinese-BertTokenizer",
+        card=f"{DOCUMENTS}/燃灯系列/Randeng-BART-759M-Chinese-BertTokenizer.md",
         aliases=("Randeng-BART-759M",),
         claims=claims(
             WUDAO_180, ("compute", "8 A100 for 7 days", CARD),
-            ("compute", "32 devices in the script that was deleted", "repository history"),
+            ("compute", "32 devices in the script",
+             f"{EXAMPLES}/pretrain_bart/pretrain_bart_759M_wwm.sh"),
             ("size", "about twice BART-large", CARD),
-            ("vocabulary", "the 21,128 pieces of the Chinese BERT", CARD),
+            ("vocabulary", "BERT's tokenizer", CARD),
+            ("vocabulary", "a vocab.txt of 110 kB, which are the 21,128 pieces of the Chinese BERT",
+             HUB_FILES),
+            ("size", "1.52 GB of weights, two bytes a parameter", HUB_FILES),
         ),
         unknown=("Layers, widths, heads and the rows of its embedding.",),
         our_choices=(
@@ -132,12 +155,14 @@ ENTRIES: Final = (
         built_parameters=727_700_000,
         max_tokens=512, objective=ObjectiveName.SPAN_CORRUPTION, tokenizer="wordpiece",
         hub_id="IDEA-CCNL/Randeng-MegatronT5-770M",
+        card=f"{DOCUMENTS}/燃灯系列/Randeng-MegatronT5-770M.md",
         aliases=("Randeng-770M", "燃灯-770M"),
         legacy_names=("Randeng-7.7B", "燃灯-7.7B"),
         claims=claims(
             WUDAO_180, ("compute", "16 A100 for 14 days", CARD),
             ("size", "7.7 B, a misprint of 770 M", README),
-            ("vocabulary", "BERT's, [BOS], [EOS] and 118 sentinels", "documentation"),
+            ("vocabulary", "BERT's, [BOS], [EOS] and 118 sentinels",
+             "IDEA-CCNL/Fengshenbang-LM: fengshen/models/megatron_t5/tokenization_megatron_t5.py"),
         ),
         known_issues=(
             "Learned absolute positions, biases and scaled scores: no T5 class loads it.",
@@ -160,13 +185,15 @@ ENTRIES: Final = (
         objective=ObjectiveName.SPAN_CORRUPTION, tokenizer="sentencepiece",
         languages=("zh", "en"),
         hub_id="IDEA-CCNL/Randeng-T5-77M", aliases=("燃灯-T5-77M",), parent="google/mt5-small",
+        card=f"{DOCUMENTS}/燃灯系列/Randeng-T5-77M.md",
         claims=claims(
             WUDAO_180, ("compute", "8 A100 for 24 hours", CARD),
-            ("compute", "2 A100 for 17 hours, on the same page", CARD),
+            ("compute", "2 A100 for 17 hours, further down the same page", CARD),
             ("loss", "about 2.3 at the end", CARD),
+            ("vocabulary", "only the Chinese and English pieces of mT5's", CARD),
         ),
         known_issues=_MT5_ISSUES, our_choices=_MT5_CHOICES,
-        source="mT5-small, its vocabulary cut to 32,598: gives the published count exactly",
+        source="published config.json",
     ),
     ModelEntry(
         name="Randeng-T5-784M", paper_number=33,
@@ -180,12 +207,23 @@ ENTRIES: Final = (
         objective=ObjectiveName.SPAN_CORRUPTION, tokenizer="sentencepiece",
         languages=("zh", "en"),
         hub_id="IDEA-CCNL/Randeng-T5-784M", aliases=("燃灯-T5-784M",), parent="google/mt5-large",
-        claims=claims(WUDAO_180, ("compute", "16 A100 for 96 hours", CARD)),
-        scores=scores(
-            {"cmrc2018": 0.779}, "documentation of Randeng-T5-784M-QA", metric="F1, generated",
+        card=f"{DOCUMENTS}/燃灯系列/Randeng-T5-784M.md",
+        claims=claims(
+            WUDAO_180, ("compute", "16 A100 for 96 hours", CARD),
+            ("vocabulary", "only the Chinese and English pieces of mT5's", CARD),
+            ("layers", "24 and 24", "config.json of J001's fine-tuned Randeng-T5-784M on the hub"),
+            ("layers", "12 and 24, of Randeng-T5-784M-QA-Chinese", _QA),
+        ),
+        scores=tuple(
+            score
+            for metric, value in (
+                ("F1, generated", 0.779), ("EM, generated", 0.571), ("ROUGE-L", 0.827),
+                ("BLEU-4", 0.611), ("answers that contain the true one", 0.76),
+            )
+            for score in scores({"cmrc2018": value}, _QA, metric=metric, split="test")
         ),
         known_issues=_MT5_ISSUES, our_choices=_MT5_CHOICES,
-        source="mT5-large, its vocabulary cut to 32,598: gives the published count exactly",
+        source="config.json of a model fine-tuned from it",
     ),
     ModelEntry(
         name="Randeng-Transformer-1.1B-Denoise", paper_number=34,
@@ -205,6 +243,7 @@ ENTRIES: Final = (
         max_tokens=512, objective=ObjectiveName.DENOISING,
         other_objectives=(ObjectiveName.CAUSAL_LM,), tokenizer="sentencepiece",
         hub_id="IDEA-CCNL/Randeng-Transformer-1.1B-Denoise",
+        card=f"{DOCUMENTS}/燃灯系列/Randeng-Transformer-1.1B-Denoise.md",
         aliases=("Bigan-Transformer-XL-denoise-1.1B",),
         claims=claims(
             WUDAO_180,

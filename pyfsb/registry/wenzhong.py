@@ -7,7 +7,15 @@ from typing import Final
 
 from pyfsb.config import Family, ObjectiveName
 from pyfsb.registry.entry import ConfigValues, ModelEntry
-from pyfsb.registry.facts import CARD, README, WUDAO_300, claims
+from pyfsb.registry.facts import (
+    CARD,
+    DOCUMENTS,
+    FIRST_CARD,
+    HUB_FILES,
+    README,
+    WUDAO_300,
+    claims,
+)
 from pyfsb.registry.taxonomy import Demand, Series, Task
 
 GPT2: Final[ConfigValues] = {
@@ -40,7 +48,11 @@ ENTRIES: Final = (
         built_parameters=124_400_000,
         max_tokens=1024, objective=ObjectiveName.CAUSAL_LM, tokenizer="byte_bpe",
         hub_id="IDEA-CCNL/Wenzhong-GPT2-110M", aliases=("闻仲-110M",),
-        claims=claims(WUDAO_300, ("size", "12 layers", CARD)),
+        card=f"{DOCUMENTS}/闻仲系列/Wenzhong-GPT2-110M.md",
+        claims=claims(
+            WUDAO_300, ("size", "12 layers", CARD),
+            ("size", "274 MB of weights, two bytes a parameter", HUB_FILES),
+        ),
         known_issues=(
             _BYTES, "Fine-tuned under ZeRO-3, its exports were partial weights (FS#89, FS#156).",
         ),
@@ -53,12 +65,15 @@ ENTRIES: Final = (
         num_parameters=3_500_000_000, size_note=GPT2_3B_NOTE, built_parameters=GPT2_3B_BUILT,
         max_tokens=1024, objective=ObjectiveName.CAUSAL_LM, tokenizer="byte_bpe",
         hub_id="IDEA-CCNL/Wenzhong-GPT2-3.5B",
+        card=f"{DOCUMENTS}/闻仲系列/Wenzhong-GPT2-3.5B.md",
         other_hub_ids=("IDEA-CCNL/Wenzhong-3.5B",),
         legacy_names=("Wenzhong-3.5B", "闻仲-3.5B"),
         claims=claims(
-            ("corpus", "100 GB", README), ("corpus", "five blended corpora", "FS#149"),
-            ("compute", "256 A100 for 28 hours", README),
-            ("compute", "32 A100 for 28 hours", "documentation"),
+            ("corpus", "100 GB of Chinese text", CARD),
+            ("corpus", "five blended corpora", "FS#149"),
+            ("size", "30 layers", CARD),
+            ("compute", "256 A100 for 28 hours", f"{FIRST_CARD}, {README}"),
+            ("compute", "32 A100 for 28 hours", CARD),
         ),
         known_issues=(_BYTES,),
         source="published config.json",
@@ -70,6 +85,7 @@ ENTRIES: Final = (
         num_parameters=3_500_000_000, size_note=GPT2_3B_NOTE, built_parameters=GPT2_3B_BUILT,
         max_tokens=1024, objective=ObjectiveName.CAUSAL_LM, tokenizer="byte_bpe",
         hub_id="IDEA-CCNL/Wenzhong2.0-GPT2-3.5B-chinese",
+        card=f"{DOCUMENTS}/闻仲系列/Wenzhong2.0-GPT2-3.5B-chinese.md",
         aliases=("Wenzhong2.0-GPT2-3.5B", "闻仲2.0-3.5B"),
         claims=claims(WUDAO_300, ("size", "30 layers", CARD)),
         known_issues=(_BYTES,),

@@ -7,7 +7,7 @@ from typing import Final
 
 from pyfsb.config import Family, ObjectiveName
 from pyfsb.registry.entry import ConfigValues, ModelEntry, Score
-from pyfsb.registry.facts import CARD, claims
+from pyfsb.registry.facts import CARD, DOCUMENTS, FIRST_CARD, HUB_CARD, claims
 from pyfsb.registry.taxonomy import Demand, Series, Task
 from pyfsb.registry.wenzhong import GPT2_3B, GPT2_3B_BUILT, GPT2_3B_NOTE
 
@@ -21,6 +21,18 @@ _BART: Final[ConfigValues] = {
 }
 _BIOBART: Final = "arXiv:2204.03905"
 _MEDQA: Final = "100 unseen question and answer pairs"
+
+
+def _bleu(metric: str, *values: float) -> tuple[Score, ...]:
+    """Return BLEU of YuyuanQA for 1- to 4-grams."""
+    return tuple(
+        Score(
+            task="medquad", metric=f"{metric}, {order}-gram", value=value, split=_MEDQA,
+            source=CARD,
+        )
+        for order, value in enumerate(values, start=1)
+    )  # fmt: skip
+
 
 ENTRIES: Final = (
     ModelEntry(
@@ -36,6 +48,7 @@ ENTRIES: Final = (
         num_parameters=139_000_000, max_tokens=1024,
         objective=ObjectiveName.TEXT_INFILLING, tokenizer="byte_bpe", languages=("en",),
         hub_id="IDEA-CCNL/Yuyuan-Bart-139M",
+        card=f"{DOCUMENTS}/余元系列/Yuyuan-Bart-139M.md",
         aliases=("BioBART-base",), parent="facebook/bart-base",
         claims=claims(
             ("corpus", "medical: PubMed abstracts, 41 GB", CARD),
@@ -58,6 +71,7 @@ ENTRIES: Final = (
         built_parameters=406_300_000, max_tokens=1024,
         objective=ObjectiveName.TEXT_INFILLING, tokenizer="byte_bpe", languages=("en",),
         hub_id="IDEA-CCNL/Yuyuan-Bart-400M",
+        card=f"{DOCUMENTS}/余元系列/Yuyuan-Bart-400M.md",
         aliases=("BioBART-large",), parent="facebook/bart-large",
         claims=claims(
             ("corpus", "medical: PubMed abstracts, 41 GB", CARD),
@@ -74,11 +88,16 @@ ENTRIES: Final = (
         max_tokens=1024, objective=ObjectiveName.CAUSAL_LM, tokenizer="byte_bpe",
         languages=("en", "zh"),
         hub_id="IDEA-CCNL/Yuyuan-GPT2-3.5B", other_hub_ids=("IDEA-CCNL/Yuyuan-3.5B",),
+        card=f"{DOCUMENTS}/余元系列/Yuyuan-GPT2-3.5B.md",
         legacy_names=("Yuyuan-3.5B", "余元-3.5B"), parent="Wenzhong-GPT2-3.5B",
         claims=claims(
-            ("corpus", "50 GB of medical text, PubMed, mostly English", CARD),
+            ("corpus", "50 GB of medical text", CARD),
+            ("corpus", "PubMed", HUB_CARD),
+            ("languages", "mostly English", "model card of YuyuanQA-GPT2-3.5B"),
             ("compute", "32 A100 for 7 days", CARD),
-            ("quality", "nearly 90 % of medical statements judged right; the set is unnamed", CARD),
+            ("quality", "nearly 90 % of medical statements judged right; the set is unnamed",
+             FIRST_CARD),
+            ("quality", "a statement is judged by its perplexity", HUB_CARD),
         ),
         known_issues=("Reads English first: Chinese takes two to three ids a hanzi.",),
         source="published layers, heads, width and length",
@@ -92,21 +111,22 @@ ENTRIES: Final = (
         max_tokens=1024, objective=ObjectiveName.SFT, tokenizer="byte_bpe",
         languages=("en",),
         hub_id="IDEA-CCNL/YuyuanQA-GPT2-3.5B", parent="Yuyuan-GPT2-3.5B",
+        card=f"{DOCUMENTS}/余元系列/YuyuanQA-GPT2-3.5B.md",
         claims=claims(
             ("data", "medical: 10,000 question and answer pairs, cleaned from MedQuAD", CARD),
             ("compute", "16 A100", CARD),
             ("prompt", "`Question:{question} answer:`", CARD),
         ),
-        scores=tuple(
-            Score(
-                task="medquad", metric=f"BLEU, {order}-gram", value=value, split=_MEDQA,
-                source=CARD,
-            )
-            for order, value in enumerate((0.357727, 0.2713, 0.22304, 0.19099), start=1)
+        scores=(
+            *_bleu("BLEU", 0.357727, 0.2713, 0.22304, 0.19099),
+            *_bleu("BLEU, Fengshen's framework", 0.524, 0.522, 0.489, 0.448),
+            *_bleu("smoothed BLEU, Fengshen's framework", 0.718, 0.652, 0.586, 0.526),
+            *_bleu("BLEU, Megatron", 0.532, 0.511, 0.470, 0.431),
+            *_bleu("smoothed BLEU, Megatron", 0.776, 0.675, 0.590, 0.523),
         ),
         known_issues=(
-            "The card compares frameworks with BLEU of 0.52 to 0.78 and gives 0.36 for the same "
-            "model further down.",
+            "The card compares two frameworks with BLEU of 0.52 and more and gives 0.36 for the "
+            "same model further down.",
         ),
         source="published layers, heads, width and length",
     ),

@@ -7,8 +7,10 @@ from typing import Final
 
 from pyfsb.config import Family, ObjectiveName
 from pyfsb.registry.entry import ModelEntry
-from pyfsb.registry.facts import CARD, claims
+from pyfsb.registry.facts import EXAMPLES, HUB_CARD, claims
 from pyfsb.registry.taxonomy import Demand, Series, Task
+
+_INFERENCE: Final = f"{EXAMPLES}/ziya_inference/readme.md"
 
 ENTRIES: Final = (
     ModelEntry(
@@ -26,15 +28,25 @@ ENTRIES: Final = (
         objective=ObjectiveName.SFT, other_objectives=(ObjectiveName.CAUSAL_LM,),
         tokenizer="sentencepiece_bpe", languages=("zh", "en"),
         hub_id="IDEA-CCNL/Ziya-LLaMA-13B-v1",
+        card="hub: IDEA-CCNL/Ziya-LLaMA-13B-v1/README.md",
         aliases=("Ziya-LLaMA-13B", "姜子牙-13B"), parent="LLaMA-13B", licence="GPL-3.0",
         claims=claims(
-            ("corpus", "110 B of 125 B cleaned tokens, after the vocabulary was extended", CARD),
-            ("compute", "160 A100-40G for 8 days, 118 TFLOP/s each, 2.6 M tokens a step", CARD),
-            ("vocabulary", "7,000 to 8,000 hanzi added, 39,410 pieces in all", CARD),
-            ("inference", "fp16 26 GB and 49.9 ms a token, int8 13 GB and 147 ms, on RTX 3090",
-             "example ziya_inference"),
-            ("C-Eval", "32.3 with transformers in fp16, 29.5 with llama.cpp in fp16",
-             "example ziya_inference"),
+            ("corpus", "110 B of 125 B cleaned tokens, after the vocabulary was extended",
+             HUB_CARD),
+            ("compute", "160 A100-40G for 8 days, 118 TFLOP/s each, 2.6 M tokens a step",
+             HUB_CARD),
+            ("vocabulary", "more than 7,000 hanzi added, 39,410 pieces in all", HUB_CARD),
+            ("vocabulary", "more than 8,000 hanzi added, 39,410 pieces in all",
+             f"first version of the {HUB_CARD}"),
+            ("stages", "supervised, reward model, PPO", HUB_CARD),
+            ("licence", "GPL-3.0", HUB_CARD),
+            ("licence", "Apache-2.0", f"first version of the {HUB_CARD}"),
+            ("inference", "fp16 26 GB, 49.89 ms a token on two RTX 3090, 28.65 ms on four",
+             _INFERENCE),
+            ("inference", "int8 13 GB, 147.06 ms a token on one RTX 3090", _INFERENCE),
+            ("C-Eval", "32.29 in fp16 and 31.29 in int8 with transformers", _INFERENCE),
+            ("C-Eval", "29.47 in q8_0, 30.46 in q5_1, 29.65 in q5_0, 30.89 in q4_1, 25.53 in q4_0 "
+             "with llama.cpp", _INFERENCE),
         ),
         known_issues=(
             "Published as differences from LLaMA-13B, whose licence does not allow more: "

@@ -11,7 +11,7 @@ Source: PegasusTokenizer of IDEA-CCNL/Fengshenbang-LM at c8fb7b8, by its referen
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from transformers import PreTrainedTokenizer
 
@@ -30,6 +30,14 @@ from pyfsb.tokenizers.jieba_wordpiece import (
     load_cutter,
     read_vocabulary,
 )
+
+_UNUSUAL: Final = {
+    "do_basic_tokenize": True,
+    "never_split": None,
+    "mask_token_sent": SENTENCE_MASK,
+}
+"""Options of the original that are not built, as no published folder sets them otherwise; without
+basic tokens the original forgets all pieces before a word that the vocabulary lacks."""
 
 
 class JiebaPegasusTokenizer(PreTrainedTokenizer):
@@ -58,8 +66,12 @@ class JiebaPegasusTokenizer(PreTrainedTokenizer):
             **kwargs: Names of special tokens and whatever `PreTrainedTokenizer` takes.
 
         Raises:
-            DataError: The vocabulary lacks a special token, or its file is not at hand.
+            DataError: The vocabulary lacks a special token, its file is not at hand, or an option
+                of the original is set that this class does not have.
         """
+        for name, usual in _UNUSUAL.items():
+            if kwargs.get(name, usual) not in (usual, None, []):
+                raise DataError(f"{name} = {kwargs[name]!r}: expected {usual!r}; see {__name__}")
         if not vocab_file or not Path(vocab_file).is_file():
             raise DataError(f"no vocab.txt at {vocab_file}; a Pegasus folder has one")
         text = Path(vocab_file).read_text(encoding="utf-8")

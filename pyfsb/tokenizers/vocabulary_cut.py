@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fewer pieces for a tokenizer: what Randeng-T5 did to mT5, from 250,112 pieces to 32,598.
+"""Fewer pieces for a tokenizer: what Randeng-T5 did to mT5, from 250,112 pieces to 32,596.
 
 Kept pieces stay in their order, so that the sentinels of T5 stay last; their old ids say which
 rows of the model's matrices stay (`pyfsb.models.vocabulary_surgery`). Never imports transformers.

@@ -191,7 +191,7 @@ _ZEN1: Final = {
     **_CHINESE_BERT, "word_size": 104089, "num_hidden_word_layers": 6,
     "has_relative_positions": False,
 }  # fmt: skip
-_ZEN2: Final = {**_ZEN1, "word_size": 261413, "has_relative_positions": True}
+_ZEN2: Final = {**_ZEN1, "word_size": 261361, "has_relative_positions": True}
 _DEBERTA_V2: Final = {
     "vocab_size": 128100, "hidden_size": 1536, "num_hidden_layers": 24, "num_attention_heads": 24,
     "intermediate_size": 6144, "max_position_embeddings": 512, "type_vocab_size": 0,

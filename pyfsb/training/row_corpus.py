@@ -6,8 +6,10 @@ Called by `run`; the data stage made the rows.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -15,7 +17,7 @@ import torch
 from pyfsb.config import ObjectiveName, RunSpec
 from pyfsb.data.caption_rows import IMAGES_NAME
 from pyfsb.data.image_sets import IMAGE_OBJECTIVES
-from pyfsb.data.row_sets import ROWS_NAME, load_row_set
+from pyfsb.data.row_sets import ROWS_NAME, WRITING_OBJECTIVES, load_row_set
 from pyfsb.errors import ConfigError
 from pyfsb.models.building import max_positions
 from pyfsb.models.image_objectives import (
@@ -29,15 +31,20 @@ from pyfsb.models.row_objectives import (
     build_choice_objective,
     build_extraction_objective,
     build_rewriting_objective,
+    find_spelling,
     make_tokenize,
     no_tokens,
 )
-from pyfsb.objectives.row_objective import RowObjective
+from pyfsb.objectives.image_crops import RandomCrop
+from pyfsb.objectives.row_objective import PLACE, RowObjective
+from pyfsb.objectives.sft import ChatSample, Sft
 from pyfsb.storage.workspace import Workspace
 from pyfsb.training.order import Part, build_order, held_out_ids
 from pyfsb.training.row_source import RowSource
 from pyfsb.training.sources import Corpus
 from pyfsb.training.starting import Plan, Start, find_decoder_start
+
+_log: Final = logging.getLogger("pyfsb.training")
 
 
 def open_rows(spec: RunSpec, plan: Plan, start: Start, uri: str) -> Corpus:
@@ -63,8 +70,11 @@ def open_rows(spec: RunSpec, plan: Plan, start: Start, uri: str) -> Corpus:
         objective = _build_image_objective(spec, plan, start, tokenizer, rows, workspace.path)
     else:
         objective = _build_objective(spec, plan, start, tokenizer)
+    samples = _samples(plan.name, rows, tokenizer)
+    if isinstance(objective, Sft):
+        _warn_of_prompt_words(objective.turn, samples)
     source = RowSource(
-        [row.to_sample() for row in rows],
+        samples,
         objective,
         make_tokenize(tokenizer) if tokenizer else no_tokens,
         seed=spec.seed,
@@ -92,6 +102,33 @@ def open_rows(spec: RunSpec, plan: Plan, start: Start, uri: str) -> Corpus:
     )
 
 
+def _samples(name: ObjectiveName, rows: list[Any], tokenizer: Any) -> list[Any]:
+    """Return what the objective encodes, in the spelling that prediction reads."""
+    if name not in WRITING_OBJECTIVES:
+        return [row.to_sample() for row in rows]
+    spell = find_spelling(tokenizer)
+    return [row.to_sample(spell) for row in rows]
+
+
+def _warn_of_prompt_words(turn: str, samples: Sequence[ChatSample]) -> None:
+    """Tell how many dialogues hold words that the model knows as the edge of a turn.
+
+    Special tokens in a text are text; a prompt that is ordinary text cannot be told from it.
+    """
+    words = [part.strip() for part in turn.split(PLACE) if part.strip()]
+    num_found = sum(
+        any(word in text for turn in sample.turns for text in (turn.question, turn.answer)
+            for word in words)
+        for sample in samples
+    )  # fmt: skip
+    if num_found:
+        _log.warning(
+            "%d of %d dialogues hold words of the prompt (%s) in a question or answer: the model "
+            "cannot tell them from the prompt's own",
+            num_found, len(samples), ", ".join(words),
+        )  # fmt: skip
+
+
 def _build_image_objective(
     spec: RunSpec, plan: Plan, start: Start, tokenizer: Any, rows: list[Any], folder: Path
 ) -> RowObjective[Any, Any]:
@@ -105,7 +142,16 @@ def _build_image_objective(
         start.model, tokenizer, images,
         max_tokens=min(spec.data.max_tokens, max_positions(start.model.config)),
         freezes_vision=plan.objective.freezes_vision, device=device,
+        crop=_find_crop(spec, plan, len(rows)),
     )  # fmt: skip
+
+
+def _find_crop(spec: RunSpec, plan: Plan, num_rows: int) -> RandomCrop | None:
+    """Return how images are cut in training; held-out rows, the last ones, are not."""
+    ratio = plan.objective.min_crop_ratio
+    if ratio == 1.0:
+        return None
+    return RandomCrop(min_ratio=ratio, num_samples=num_rows - spec.training.validation_samples)
 
 
 def _build_objective(

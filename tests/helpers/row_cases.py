@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from pyfsb.data.vocabulary import write_tokenizer
 from pyfsb.models.loading import load_tokenizer
+from pyfsb.objectives.row_objective import PLACE, Tokenize, Tokenized
 from tests.helpers.reference import ReferenceCase
 
 
@@ -26,6 +27,21 @@ def case_tokenizer(case: ReferenceCase) -> PreTrainedTokenizerBase:
     with tempfile.TemporaryDirectory() as folder:
         write_tokenizer([piece for piece in pieces if piece], Path(folder), lowercase=True)
         return load_tokenizer(Path(folder))
+
+
+def original_tokenize(case: ReferenceCase) -> Tokenize:
+    """What the originals tokenise with: special tokens written in a text count as such."""
+    tokenizer = case_tokenizer(case)
+
+    def tokenize(text: str, template: str = PLACE, /) -> Tokenized:
+        filled = template.replace(PLACE, text)
+        found = tokenizer(filled, add_special_tokens=False, return_offsets_mapping=True)
+        return Tokenized(
+            ids_T=np.asarray(found["input_ids"], dtype=np.int32),
+            offsets_T2=np.asarray(found["offset_mapping"], dtype=np.int32).reshape(-1, 2),
+        )
+
+    return tokenize
 
 
 def tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
@@ -40,11 +56,12 @@ def deviation(found: Any, expected: Any) -> float:
 
 
 def original_offsets(
-    text: str, tokenizer: PreTrainedTokenizerBase, *, unknown_width: int = 1
+    text: str, tokenizer: PreTrainedTokenizerBase, *, writes_whole_names: bool = False
 ) -> list[list[int]]:
     """Characters of each token of a text, as the originals find them.
 
-    They take [UNK] for one character (UniEX writes down five, but goes on after one).
+    They take [UNK] and other special tokens for one character (UniEX writes down as many as the
+    name has, but goes on after one).
     """
     normal, places = "", []
     for place, character in enumerate(text.lower()):
@@ -61,7 +78,8 @@ def original_offsets(
     found, offset = [], 0
     for piece in tokenizer.tokenize(text):
         if piece.startswith("[") and piece.endswith("]"):
-            found.append([offset + place for place in range(unknown_width)])
+            width = len(piece) if writes_whole_names else 1
+            found.append([offset + place for place in range(width)])
             offset += 1
             continue
         piece = piece.removeprefix("##")

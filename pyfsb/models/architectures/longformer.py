@@ -18,21 +18,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import initialization as init
-from transformers.modeling_outputs import (
-    MaskedLMOutput,
-    QuestionAnsweringModelOutput,
-    SequenceClassifierOutput,
-    TokenClassifierOutput,
-)
+from transformers.modeling_outputs import MaskedLMOutput, QuestionAnsweringModelOutput
 
 from pyfsb.config import Family
+from pyfsb.models.architectures.bert_heads import TextClassifier, TokenClassifier, mean_loss
 from pyfsb.models.architectures.longformer_model import (
     RopeLongformerConfig,
     RopeLongformerModel,
     RopeLongformerPreTrainedModel,
 )
 from pyfsb.models.architectures.protocol import Architecture
-from pyfsb.models.architectures.rotary import mean_loss
 from pyfsb.models.key_maps import KeyMap
 
 
@@ -97,50 +92,22 @@ class RopeLongformerForMaskedLM(RopeLongformerPreTrainedModel):
         )
 
 
-class RopeLongformerForSequenceClassification(RopeLongformerPreTrainedModel):
+class RopeLongformerForSequenceClassification(RopeLongformerPreTrainedModel, TextClassifier):
     """RoPE-Longformer with a class for each text; its first token is global."""
 
     def __init__(self, config: RopeLongformerConfig) -> None:
         super().__init__(config)
         self.longformer = RopeLongformerModel(config, global_tokens="first")
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
-        self.post_init()
-
-    def forward(
-        self, input_ids: Tensor, *, labels: Tensor | None = None, **inputs: Any
-    ) -> SequenceClassifierOutput:
-        """Return the logits of the labels, [B, L]; with labels [B] also the mean loss."""
-        states = self.longformer(input_ids, **inputs)
-        logits_BL = self.classifier(self.dropout(states.pooler_output))
-        return SequenceClassifierOutput(
-            loss=mean_loss(logits_BL, labels),
-            logits=logits_BL,
-            hidden_states=states.hidden_states,
-        )
+        self.add_classes()
 
 
-class RopeLongformerForTokenClassification(RopeLongformerPreTrainedModel):
+class RopeLongformerForTokenClassification(RopeLongformerPreTrainedModel, TokenClassifier):
     """RoPE-Longformer with a class for each token."""
 
     def __init__(self, config: RopeLongformerConfig) -> None:
         super().__init__(config)
         self.longformer = RopeLongformerModel(config, add_pooling_layer=False)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
-        self.post_init()
-
-    def forward(
-        self, input_ids: Tensor, *, labels: Tensor | None = None, **inputs: Any
-    ) -> TokenClassifierOutput:
-        """Return the logits of the labels, [B, T, L]; with labels [B, T] also the mean loss."""
-        states = self.longformer(input_ids, **inputs)
-        logits_BTL = self.classifier(self.dropout(states[0]))
-        return TokenClassifierOutput(
-            loss=mean_loss(logits_BTL, labels),
-            logits=logits_BTL,
-            hidden_states=states.hidden_states,
-        )
+        self.add_classes()
 
 
 class RopeLongformerForQuestionAnswering(RopeLongformerPreTrainedModel):

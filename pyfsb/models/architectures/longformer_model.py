@@ -23,14 +23,9 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from pyfsb.errors import ConfigError
+from pyfsb.models.architectures.bert_layers import Inner, Output, Pooler
 from pyfsb.models.architectures.longformer_attention import attend_fully, attend_in_window
-from pyfsb.models.architectures.rotary import (
-    Inner,
-    Pooler,
-    RotarySelfAttention,
-    Rotation,
-    rotation_of,
-)
+from pyfsb.models.architectures.rotary import RotarySelfAttention, Rotation, rotation_of
 
 GlobalTokens: TypeAlias = Literal["none", "first", "question"]
 """Which tokens are global where no mask says so; the question ends with the first separator."""
@@ -113,20 +108,6 @@ class Embeddings(nn.Module):
             token_type_ids = torch.zeros_like(input_ids)
         embedded = self.word_embeddings(input_ids) + self.token_type_embeddings(token_type_ids)
         return self.dropout(self.LayerNorm(embedded))
-
-
-class Output(nn.Module):
-    """The end of a half layer: dense, dropout, sum, norm."""
-
-    def __init__(self, config: RopeLongformerConfig, width: int) -> None:
-        super().__init__()
-        self.dense = nn.Linear(width, config.hidden_size)
-        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-
-    def forward(self, changed_BTH: Tensor, hidden_BTH: Tensor) -> Tensor:
-        """Return the normed sum of both."""
-        return self.LayerNorm(self.dropout(self.dense(changed_BTH)) + hidden_BTH)
 
 
 class Attention(nn.Module):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rotary positions in interleaved pairs, and the BERT-like parts of the architectures with them.
+"""Rotary positions in interleaved pairs, and the projections of the architectures with them.
 
 Used by `longformer` and `zhouwenwang`, padded and flat: every part takes hidden states of any
 leading shape. The names of submodules are those of the published checkpoints. Never masks.
@@ -16,8 +16,6 @@ from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-from transformers.activations import ACT2FN
 
 from pyfsb.errors import ConfigError
 
@@ -96,35 +94,3 @@ class RotarySelfAttention(nn.Module):
     def active_dropout(self) -> float:
         """Share of attention weights dropped: 0 outside of training."""
         return self.dropout if self.training else 0.0
-
-
-def mean_loss(logits: Tensor, labels: Tensor | None) -> Tensor | None:
-    """Return the mean cross entropy, labels of -100 left out; None without labels."""
-    if labels is None:
-        return None
-    return functional.cross_entropy(logits.flatten(0, -2), labels.flatten())
-
-
-class Inner(nn.Module):
-    """The widening half of the feed-forward part."""
-
-    def __init__(self, config: Any) -> None:
-        super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.activation = ACT2FN[config.hidden_act]
-
-    def forward(self, hidden_TH: Tensor) -> Tensor:
-        """Return the inner states."""
-        return self.activation(self.dense(hidden_TH))
-
-
-class Pooler(nn.Module):
-    """A dense layer and tanh on the first token."""
-
-    def __init__(self, config: Any) -> None:
-        super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-
-    def forward(self, hidden_BTH: Tensor) -> Tensor:
-        """Return the pooled first tokens, [B, H]."""
-        return torch.tanh(self.dense(hidden_BTH[:, 0]))

@@ -37,7 +37,7 @@ class Zen2Config(ZenConfig):
     model_type = "zen2"
     has_relative_positions: ClassVar[bool] = True
 
-    word_size: int = 261413
+    word_size: int = 261361
     legacy_unmasked_ngrams: bool = False
     """Let the n-grams of classifying, tagging and answering heads attend to padding, as the
     original's do: states then depend on how many n-grams other rows of the batch have (the

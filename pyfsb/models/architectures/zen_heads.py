@@ -16,58 +16,22 @@ from typing import Any, ClassVar, Final
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import initialization as init
-from transformers.activations import ACT2FN
 from transformers.modeling_outputs import (
     MaskedLMOutput,
     QuestionAnsweringModelOutput,
-    SequenceClassifierOutput,
     TokenClassifierOutput,
 )
 from transformers.models.bert.modeling_bert import BertForPreTrainingOutput
 
-from pyfsb.models.architectures.zen_layers import ZenConfig
+from pyfsb.models.architectures.bert_heads import (
+    Classifier,
+    LanguageHead,
+    LanguageModel,
+    TextClassifier,
+)
 from pyfsb.models.architectures.zen_model import ZenModel, ZenPreTrainedModel
 
 _IGNORED: Final = -100
-
-
-class Transform(nn.Module):
-    """Dense layer, activation and norm in front of the vocabulary."""
-
-    def __init__(self, config: ZenConfig) -> None:
-        super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.activation = ACT2FN[config.hidden_act]
-        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-
-    def forward(self, hidden_PH: Tensor) -> Tensor:
-        """Return states of the same shape."""
-        return self.LayerNorm(self.activation(self.dense(hidden_PH)))
-
-
-class Predictions(nn.Module):
-    """Logits over the vocabulary."""
-
-    def __init__(self, config: ZenConfig) -> None:
-        super().__init__()
-        self.transform = Transform(config)
-        self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
-        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
-
-    def forward(self, hidden_PH: Tensor) -> Tensor:
-        """Return logits on the last axis."""
-        return self.decoder(self.transform(hidden_PH))
-
-
-class LanguageHead(nn.Module):
-    """The vocabulary, and for pretraining whether a second sentence is the next one."""
-
-    def __init__(self, config: ZenConfig, *, judges_sentences: bool) -> None:
-        super().__init__()
-        self.predictions = Predictions(config)
-        if judges_sentences:
-            self.seq_relationship = nn.Linear(config.hidden_size, 2)
 
 
 class ZenHeadModel(ZenPreTrainedModel):
@@ -100,32 +64,8 @@ class ZenHeadModel(ZenPreTrainedModel):
         )
 
 
-class ZenLanguageModel(ZenHeadModel):
+class ZenLanguageModel(ZenHeadModel, LanguageModel):
     """What models with a vocabulary share."""
-
-    _tied_weights_keys = {
-        "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
-        "cls.predictions.decoder.bias": "cls.predictions.bias",
-    }
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, Predictions):
-            init.zeros_(module.bias)
-
-    def get_output_embeddings(self) -> nn.Module:
-        """Return the matrix of the head."""
-        return self.cls.predictions.decoder
-
-    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
-        """Replace the matrix of the head."""
-        self.cls.predictions.decoder = new_embeddings
-        self.cls.predictions.bias = new_embeddings.bias
-
-    def lm_logits(self, hidden_PH: Tensor) -> Tensor:
-        """Return logits over the vocabulary, [..., V]."""
-        return self.cls.predictions(hidden_PH)
 
 
 class ZenForMaskedLM(ZenLanguageModel):
@@ -134,7 +74,7 @@ class ZenForMaskedLM(ZenLanguageModel):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self.bert = self.make_base(config)
-        self.cls = LanguageHead(config, judges_sentences=False)
+        self.cls = LanguageHead(config)
         self.post_init()
 
     def forward(
@@ -193,38 +133,22 @@ class ZenForPreTraining(ZenLanguageModel):
         )
 
 
-class ZenForSequenceClassification(ZenHeadModel):
-    """ZEN with a class for each text."""
+class ZenForSequenceClassification(ZenHeadModel, TextClassifier):
+    """ZEN with a class for each text; the legacy label is for tokens, class 0 is a class here."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self.bert = self.make_base(config)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
-        self.post_init()
-
-    def forward(
-        self, input_ids: Tensor, *, labels: Tensor | None = None, **inputs: Any
-    ) -> SequenceClassifierOutput:
-        """Return the logits of the labels, [B, L]; with labels [B] also the mean loss."""
-        states = self.bert(input_ids, **inputs)
-        logits_BL = self.classifier(self.dropout(states.pooler_output))
-        # Class 0 is a class: the legacy label is for tokens.
-        loss = None if labels is None else functional.cross_entropy(logits_BL, labels.flatten())
-        return SequenceClassifierOutput(
-            loss=loss, logits=logits_BL, hidden_states=states.hidden_states
-        )
+        self.add_classes()
 
 
-class ZenForTokenClassification(ZenHeadModel):
+class ZenForTokenClassification(ZenHeadModel, Classifier):
     """ZEN with a class for each token."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self.bert = self.make_base(config)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
-        self.post_init()
+        self.add_classes()
 
     def arrange(self, hidden_BTH: Tensor, valid_ids: Tensor | None) -> Tensor:
         """Return the states that are classified; `valid_ids` is of use to ZEN1's legacy only."""

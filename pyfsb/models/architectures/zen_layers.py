@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedConfig
-from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from pyfsb.errors import ConfigError
+from pyfsb.models.architectures.bert_layers import Inner, Output
 
 _SINUSOID_BASE: Final = 10000.0
 _MIN_HEAD_WIDTH: Final = 4
@@ -220,20 +220,6 @@ class SelfAttention(nn.Module):
         return skewed * self.head_width**-0.5
 
 
-class Output(nn.Module):
-    """The end of a half layer: dense, dropout, sum, norm."""
-
-    def __init__(self, config: ZenConfig, width: int) -> None:
-        super().__init__()
-        self.dense = nn.Linear(width, config.hidden_size)
-        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-
-    def forward(self, changed_BTH: Tensor, hidden_BTH: Tensor) -> Tensor:
-        """Return the normed sum of both."""
-        return self.LayerNorm(self.dropout(self.dense(changed_BTH)) + hidden_BTH)
-
-
 class Attention(nn.Module):
     """Self-attention with its output."""
 
@@ -243,26 +229,13 @@ class Attention(nn.Module):
         self.output = Output(config, config.hidden_size)
 
 
-class Intermediate(nn.Module):
-    """The wide half of the feed-forward part."""
-
-    def __init__(self, config: ZenConfig) -> None:
-        super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.activation = ACT2FN[config.hidden_act]
-
-    def forward(self, hidden_BTH: Tensor) -> Tensor:
-        """Return the activated states, [B, T, intermediate]."""
-        return self.activation(self.dense(hidden_BTH))
-
-
 class Layer(GradientCheckpointingLayer):
     """One layer of tokens or of n-grams."""
 
     def __init__(self, config: ZenConfig) -> None:
         super().__init__()
         self.attention = Attention(config)
-        self.intermediate = Intermediate(config)
+        self.intermediate = Inner(config)
         self.output = Output(config, config.intermediate_size)
 
     def forward(self, hidden_BTH: Tensor, is_seen_B11T: Tensor | None) -> Tensor:
@@ -281,15 +254,3 @@ class Encoder(nn.Module):
         self.word_layers = nn.ModuleList(
             [Layer(config) for _ in range(config.num_hidden_word_layers)]
         )
-
-
-class Pooler(nn.Module):
-    """The first token through a dense layer."""
-
-    def __init__(self, config: ZenConfig) -> None:
-        super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-
-    def forward(self, hidden_BTH: Tensor) -> Tensor:
-        """Return one state a row, [B, H]."""
-        return self.dense(hidden_BTH[:, 0]).tanh()

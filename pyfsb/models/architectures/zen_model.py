@@ -21,11 +21,11 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from pyfsb.errors import ConfigError, DataError
+from pyfsb.models.architectures.bert_layers import Pooler
 from pyfsb.models.architectures.zen_layers import (
     Embeddings,
     Encoder,
     Layer,
-    Pooler,
     SelfAttention,
     ZenConfig,
 )

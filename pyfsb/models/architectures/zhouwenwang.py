@@ -15,21 +15,19 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import Cache, GenerationMixin
-from transformers import initialization as init
-from transformers.activations import ACT2FN
-from transformers.modeling_outputs import (
-    CausalLMOutputWithPast,
-    MaskedLMOutput,
-    ModelOutput,
-    SequenceClassifierOutput,
-    TokenClassifierOutput,
-)
+from transformers.modeling_outputs import CausalLMOutputWithPast, MaskedLMOutput, ModelOutput
 
 from pyfsb.config import Family
+from pyfsb.models.architectures.bert_heads import (
+    LanguageHead,
+    LanguageModel,
+    TextClassifier,
+    TokenClassifier,
+    mean_loss,
+)
 from pyfsb.models.architectures.protocol import Architecture
-from pyfsb.models.architectures.rotary import mean_loss
 from pyfsb.models.architectures.zhouwenwang_model import (
     ZhouwenwangConfig,
     ZhouwenwangModel,
@@ -38,74 +36,14 @@ from pyfsb.models.architectures.zhouwenwang_model import (
 from pyfsb.models.key_maps import KeyMap
 
 
-class Transform(nn.Module):
-    """What stands before the vocabulary matrix: dense, activation, norm."""
-
-    def __init__(self, config: ZhouwenwangConfig) -> None:
-        super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.activation = ACT2FN[config.hidden_act]
-        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-
-    def forward(self, hidden_PH: Tensor) -> Tensor:
-        """Return the transformed states."""
-        return self.LayerNorm(self.activation(self.dense(hidden_PH)))
-
-
-class Predictions(nn.Module):
-    """Logits over the vocabulary."""
-
-    def __init__(self, config: ZhouwenwangConfig) -> None:
-        super().__init__()
-        self.transform = Transform(config)
-        self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
-        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
-
-    def forward(self, hidden_PH: Tensor) -> Tensor:
-        """Return logits on the last axis."""
-        return self.decoder(self.transform(hidden_PH))
-
-
-class LanguageModelHead(nn.Module):
-    """Holds the head under its published name."""
-
-    def __init__(self, config: ZhouwenwangConfig) -> None:
-        super().__init__()
-        self.predictions = Predictions(config)
-
-
-class ZhouwenwangLanguageModel(ZhouwenwangPreTrainedModel):
+class ZhouwenwangLanguageModel(ZhouwenwangPreTrainedModel, LanguageModel):
     """What filling masks and continuing texts share; the subclasses differ in types and losses."""
-
-    _tied_weights_keys = {
-        "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
-        "cls.predictions.decoder.bias": "cls.predictions.bias",
-    }
 
     def __init__(self, config: ZhouwenwangConfig, **base: Any) -> None:
         super().__init__(config)
         self.bert = ZhouwenwangModel(config, add_pooling_layer=False, **base)
-        self.cls = LanguageModelHead(config)
+        self.cls = LanguageHead(config)
         self.post_init()
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, Predictions):
-            init.zeros_(module.bias)
-
-    def get_output_embeddings(self) -> nn.Module:
-        """Return the matrix of the head."""
-        return self.cls.predictions.decoder
-
-    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
-        """Replace the matrix of the head."""
-        self.cls.predictions.decoder = new_embeddings
-        self.cls.predictions.bias = new_embeddings.bias
-
-    def lm_logits(self, hidden_PH: Tensor) -> Tensor:
-        """Return logits over the vocabulary, [..., V]."""
-        return self.cls.predictions(hidden_PH)
 
 
 class ZhouwenwangForMaskedLM(ZhouwenwangLanguageModel):
@@ -201,50 +139,22 @@ class ZhouwenwangForCausalLM(ZhouwenwangLanguageModel, GenerationMixin):
         return model_kwargs | {"token_type_ids": torch.cat([types_BT, new_BT], dim=-1)}
 
 
-class ZhouwenwangForSequenceClassification(ZhouwenwangPreTrainedModel):
+class ZhouwenwangForSequenceClassification(ZhouwenwangPreTrainedModel, TextClassifier):
     """Zhouwenwang with a class for each text or pair; token types have no effect."""
 
     def __init__(self, config: ZhouwenwangConfig) -> None:
         super().__init__(config)
         self.bert = ZhouwenwangModel(config, ignores_token_types=True)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
-        self.post_init()
-
-    def forward(
-        self, input_ids: Tensor, *, labels: Tensor | None = None, **inputs: Any
-    ) -> SequenceClassifierOutput:
-        """Return the logits of the labels, [B, L]; with labels [B] also the mean loss."""
-        states = self.bert(input_ids, **inputs)
-        logits_BL = self.classifier(self.dropout(states.pooler_output))
-        return SequenceClassifierOutput(
-            loss=mean_loss(logits_BL, labels),
-            logits=logits_BL,
-            hidden_states=states.hidden_states,
-        )
+        self.add_classes()
 
 
-class ZhouwenwangForTokenClassification(ZhouwenwangPreTrainedModel):
+class ZhouwenwangForTokenClassification(ZhouwenwangPreTrainedModel, TokenClassifier):
     """Zhouwenwang with a class for each token; token types have no effect."""
 
     def __init__(self, config: ZhouwenwangConfig) -> None:
         super().__init__(config)
         self.bert = ZhouwenwangModel(config, add_pooling_layer=False, ignores_token_types=True)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
-        self.post_init()
-
-    def forward(
-        self, input_ids: Tensor, *, labels: Tensor | None = None, **inputs: Any
-    ) -> TokenClassifierOutput:
-        """Return the logits of the labels, [B, T, L]; with labels [B, T] also the mean loss."""
-        states = self.bert(input_ids, **inputs)
-        logits_BTL = self.classifier(self.dropout(states[0]))
-        return TokenClassifierOutput(
-            loss=mean_loss(logits_BTL, labels),
-            logits=logits_BTL,
-            hidden_states=states.hidden_states,
-        )
+        self.add_classes()
 
 
 ARCHITECTURE = Architecture(

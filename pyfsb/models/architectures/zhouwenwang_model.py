@@ -24,13 +24,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions
 
 from pyfsb.errors import ConfigError, DataError
-from pyfsb.models.architectures.rotary import (
-    Inner,
-    Pooler,
-    RotarySelfAttention,
-    Rotation,
-    rotation_of,
-)
+from pyfsb.models.architectures.bert_layers import Inner, Pooler
+from pyfsb.models.architectures.rotary import RotarySelfAttention, Rotation, rotation_of
 
 
 class ZhouwenwangConfig(PreTrainedConfig):

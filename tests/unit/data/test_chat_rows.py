@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pyfsb.data.chat_rows import ChatRow, load_chat_rows
+from pyfsb.data.normalizing import normalise_text
 from pyfsb.errors import DataError
 from pyfsb.objectives.sft import ChatSample, ChatTurn
 
@@ -25,7 +26,15 @@ def test_rows_become_dialogues_in_one_spelling(tmp_path: Path) -> None:
     assert [(row.task, row.id) for row in rows] == [("qa", 7)] * 2
     turns = ChatTurn(question="你好", answer="好的"), ChatTurn(question="几岁", answer="九")
     assert rows[0].to_sample() == ChatSample(turns=turns)
-    assert [turn.question for turn in rows[1].to_sample().turns] == ["你好 AB", "几岁"]
+    flat = rows[1].to_sample(normalise_text)
+    assert [turn.question for turn in flat.turns] == ["你好 AB", "几岁"]
+
+
+def test_lines_blank_lines_and_indentation_survive(tmp_path: Path) -> None:
+    code = "def f(x):\r\n\tif x:\r\n\r\n\t\treturn  １\u200b\n\n"
+    row = load_chat_rows(write(tmp_path, {"prompt": "写\n\n\u3000代码", "output": code}))[0]
+    expected = ChatTurn(question="写\n\n 代码", answer="def f(x):\n\tif x:\n\n\t\treturn  1")
+    assert row.to_sample().turns == (expected,)
 
 
 def test_one_text_is_one_turn(tmp_path: Path) -> None:

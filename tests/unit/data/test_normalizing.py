@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyfsb.data.normalizing import normalise_text
+from pyfsb.data.normalizing import normalise_layout, normalise_text
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,22 @@ def test_the_stated_rules(text: str, expected: str) -> None:
     assert normalise_text(text) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("一\n\n\n二", "一\n\n\n二"),
+        ("    if x:\n\ty  = 1\n", "    if x:\n\ty  = 1"),
+        ("\n \n\t\n  首\r\n尾  \n\n \t", "  首\n尾"),
+        ("\u3000\u3000段\u00a0落\u200b", "  段 落"),
+        ("ＡＢ　１\x00", "AB 1"),
+        ("列表：\n- 甲\n  - 乙", "列表：\n- 甲\n  - 乙"),
+        (" \u200b\n", ""),
+    ],
+)
+def test_layout_stays_where_it_is_wanted(text: str, expected: str) -> None:
+    assert normalise_layout(text) == expected
+
+
 FRAGMENTS = st.sampled_from(
     ["a", "文", "\u200b", "\u0301", "\u3000", "Ａ", "\ufeff", "\u00ad", "ｶ", "ﾞ"]
 )
@@ -38,6 +54,9 @@ FRAGMENTS = st.sampled_from(
 def test_normalising_twice_changes_nothing(text: str) -> None:
     once = normalise_text(text)
     assert normalise_text(once) == once
+    kept = normalise_layout(text)
+    assert normalise_layout(kept) == kept
+    assert normalise_text(kept) == once
 
 
 @given(st.text(alphabet=st.characters(min_codepoint=0x4E00, max_codepoint=0x9FFF), max_size=40))

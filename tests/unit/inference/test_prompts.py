@@ -12,8 +12,8 @@ from pyfsb.inference.prompts import Prompt
 DENOISE = Prompt(template="“{text}”改写后是“", end="”")
 
 
-def code_points(text: str) -> list[int]:
-    return [ord(char) for char in text]
+def code_points(text: str, template: str) -> list[int]:
+    return [ord(char) for char in template.replace("{text}", text)]
 
 
 def test_a_prompt_comes_from_the_config_unless_given() -> None:

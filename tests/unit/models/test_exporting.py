@@ -10,12 +10,14 @@ import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from pyfsb.config import Family
+from pyfsb.data.vocabulary import write_tokenizer
 from pyfsb.errors import CheckpointError, ConfigError, UnknownNameError
 from pyfsb.models.building import build_config, build_model
 from pyfsb.models.exporting import ONNX_NAME, _compare, export_model
 from pyfsb.records import MODEL_FOLDER, describe_files, write_record
 from pyfsb.registry import find_entry
-from tests.helpers.models import make_model, write_model
+from pyfsb.registry.sizes import tiny_config
+from tests.helpers.models import PIECES, make_model, write_model
 from tests.helpers.tokenizers import write_wordpiece
 from tests.unit.models.test_cards import NAME, make_record
 
@@ -111,9 +113,25 @@ def test_onnx_refuses_models_that_also_read_ngrams(tmp_path: Path) -> None:
 
 
 def test_a_catalogue_model_is_exported_by_its_name(tmp_path: Path) -> None:
-    folder = write_model(tmp_path / "model", NAME, Family.FILL_MASK)
+    entry, folder = find_entry("Erlangshen-Roberta-110M-NLI"), tmp_path / "model"
+    config = build_config(entry, tiny_config(entry), vocabulary=PIECES)
+    build_model(config, Family.FILL_MASK, seed=0).save_pretrained(folder)
+    write_tokenizer(PIECES, folder, lowercase=True)
     export_model(str(folder), "hf", tmp_path / "out", model="RoBERTa-wwm-ext")
     assert "RoBERTa-wwm-ext" in (tmp_path / "out" / "README.md").read_text("utf-8")
+
+
+def test_a_card_never_says_what_the_folder_is_not(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "model", NAME, Family.FILL_MASK)
+    with pytest.raises(ConfigError, match="is a megatron-bert, Wenzhong-GPT2-110M is a gpt2"):
+        export_model(str(folder), "hf", tmp_path / "out", model="Wenzhong-GPT2-110M")
+    with pytest.raises(ConfigError, match=r"holds a MegatronBertForMaskedLM; family pair is asked"):
+        export_model(str(folder), "hf", tmp_path / "out", model=f"{NAME}-NLI")
+    run = write_checkpoint(tmp_path / "run")
+    with pytest.raises(ConfigError, match="asked of a MegatronBertForTokenClassification"):
+        export_model(str(run), "hf", tmp_path / "out", family=Family.TAG)
+    assert not (tmp_path / "out").exists()
+    export_model(str(run), "hf", tmp_path / "out", family=Family.CHOOSE)
 
 
 def test_onnx_without_its_packages_says_what_to_install(

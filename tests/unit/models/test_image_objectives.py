@@ -16,7 +16,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from pyfsb.data.image_files import ImageShape, decode_image, middle_of
 from pyfsb.errors import CheckpointError, ConfigError
 from pyfsb.models.architectures.taiyi_clip import TaiyiClipConfig
-from pyfsb.models.contrastive_loss import is_vision_frozen
+from pyfsb.models.contrastive_loss import ContrastiveLoss, is_vision_frozen
 from pyfsb.models.image_objectives import (
     build_contrastive_objective,
     build_label_objective,
@@ -30,7 +30,8 @@ from pyfsb.models.pixels import (
     write_preprocessor,
 )
 from pyfsb.objectives.contrastive import normalise_pixels
-from tests.helpers.captions import CLIP, tiny_clip, tiny_images
+from pyfsb.objectives.image_crops import RandomCrop
+from tests.helpers.captions import CLIP, collate_pairs, tiny_clip, tiny_images
 from tests.helpers.pictures import draw, to_bytes
 from tests.helpers.row_texts import tiny_tokenizer
 
@@ -106,6 +107,22 @@ def test_frozen_towers_compute_images_once(freezes_vision: bool) -> None:
     assert is_vision_frozen(model) == freezes_vision
     assert (objective.images.vectors is not None) == freezes_vision
     assert (objective.cls, objective.max_tokens) == (tiny_tokenizer().cls_token_id, 9)
+
+
+def test_a_frozen_tower_sees_each_cut_where_images_are_cut() -> None:
+    model = tiny_clip()
+    objective = build_contrastive_objective(
+        model, tiny_tokenizer(), tiny_images(), max_tokens=9, freezes_vision=True, device=CPU,
+        crop=RandomCrop(min_ratio=0.5, num_samples=4),
+    )  # fmt: skip
+    assert is_vision_frozen(model) and objective.images.vectors is None
+    batch = collate_pairs([0, 1, 2], objective)
+    loss = ContrastiveLoss(model)(**batch)
+    loss.backward()
+    assert model.visual_projection.weight.grad is None
+    assert model.text_projection.weight.grad is not None
+    whole = ContrastiveLoss(model)(**collate_pairs([0, 1, 2]))
+    assert float(loss.detach()) != float(whole.detach())
 
 
 def test_prepared_images_are_opened(tmp_path: Path) -> None:

@@ -37,6 +37,15 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "pad_token_id": (-1, "nonsense"),
     "biaffine_size": (-1, "nonsense"),
     "projection_dim": (-1, "nonsense"),
+    "num_key_value_heads": (0, 7, "x"),
+    "n_inner": (0, -1, "x"),
+    "conv_act": ("nonsense", -1),
+    "relative_attention_num_buckets": (0, -1, "x"),
+    "relative_attention_max_distance": (0, -1),
+    "is_encoder_decoder": (True, False),
+    "is_decoder": (True,),
+    "chunk_size_feed_forward": (7,),
+    "return_dict": (False,),
     "id2label": (5, {0: "a"}),
     "model_type": ("gpt2",),
     "hiden_size": (64,),
@@ -92,3 +101,26 @@ def test_no_limit_and_no_token_types_stay_possible() -> None:
     entry = ENTRIES["deberta-v2"]
     overrides = {**tiny_config(entry), "type_vocab_size": 0, "max_relative_positions": -1}
     assert build_config(entry, overrides, vocabulary=PIECES).type_vocab_size == 0
+
+
+@pytest.mark.parametrize(
+    ("architecture", "key", "value", "text"),
+    [
+        ("gpt2", "summary_activation", 7, "summary_activation = 7: expected str or null"),
+        ("bert", "classifier_dropout", True, "classifier_dropout = True: expected float or int"),
+        ("llama", "num_key_value_heads", 3, "num_key_value_heads 3 do not divide 4 attention"),
+    ],
+)
+def test_a_value_of_another_kind_is_told_in_a_few_words(
+    architecture: str, key: str, value: object, text: str
+) -> None:
+    entry = ENTRIES[architecture]
+    with pytest.raises(ConfigError, match=text) as caught:
+        build_config(entry, {**tiny_config(entry), key: value}, vocabulary=PIECES)
+    assert len(str(caught.value)) < 200
+
+
+def test_whole_numbers_stand_for_rates() -> None:
+    entry = ENTRIES["bart"]
+    config = build_config(entry, {**tiny_config(entry), "decoder_layerdrop": 0}, vocabulary=PIECES)
+    assert config.decoder_layerdrop == 0.0

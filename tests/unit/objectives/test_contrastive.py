@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from pyfsb.errors import DataError
+from pyfsb.errors import ConfigError, DataError
 from pyfsb.objectives.contrastive import CaptionSample, ImageTable, normalise_pixels
+from pyfsb.objectives.image_crops import RandomCrop, crop
 from pyfsb.objectives.image_labels import ImageLabels, LabelledImage
 from tests.helpers.captions import collate_pairs, tiny_contrastive, tiny_images
 from tests.helpers.row_texts import draw_keys, tiny_tokenize, tiny_tokenizer
@@ -23,6 +26,32 @@ def test_a_batch_by_hand() -> None:
         images.std
     )[:, None, None]
     np.testing.assert_allclose(batch["pixel_values"], expected, atol=1e-6)
+
+
+def test_training_images_are_cut_anew_in_each_pass_and_held_out_ones_are_not() -> None:
+    cuts = RandomCrop(min_ratio=0.4, num_samples=2)
+    objective, images = tiny_contrastive(crop=cuts), tiny_images()
+    encoded = [
+        objective.encode(CaptionSample(text="书", image=number), tiny_tokenize())
+        for number in range(3)
+    ]
+    first = objective.collate(encoded, draw_keys(3)).arrays["pixel_values"]
+    again = objective.collate(encoded, draw_keys(3)).arrays["pixel_values"]
+    later = objective.collate(encoded, draw_keys(3, data_pass=1)).arrays["pixel_values"]
+    whole = images.take([0, 1, 2])["pixel_values"]
+    assert np.array_equal(first, again)
+    assert [np.array_equal(a, b) for a, b in zip(first, later, strict=True)] == [False, False, True]
+    assert [np.array_equal(a, b) for a, b in zip(first, whole, strict=True)] == [False, False, True]
+    box = cuts.draw(draw_keys(2)[1], 16)
+    assert box is not None
+    expected = normalise_pixels(crop(images.pixels[1], box), images.mean, images.std)
+    np.testing.assert_array_equal(first[1], expected)
+
+
+def test_vectors_cannot_be_cut() -> None:
+    images = replace(tiny_images(), vectors=np.zeros((6, 4), np.float32))
+    with pytest.raises(ConfigError, match="of which there are vectors"):
+        tiny_contrastive(images, crop=RandomCrop(min_ratio=0.9, num_samples=6))
 
 
 def test_short_captions_are_padded_and_long_ones_cut() -> None:

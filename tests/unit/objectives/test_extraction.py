@@ -95,6 +95,27 @@ def test_ubert_rows() -> None:
     assert [row.cells for row in encoded.rows] == [((0, 1), (8, 9)), ((3, 4), (11, 12)), ()]
 
 
+@pytest.mark.parametrize("make", [ubert, uniex])
+@pytest.mark.parametrize("legacy_cells", [False, True])
+def test_the_mark_between_the_texts_of_a_pair_becomes_a_separator(
+    make: Any, legacy_cells: bool
+) -> None:
+    sample = ExtractionSample(
+        text="好店[SEP]北京很好[MASK]", kinds=("地", "人"), task="写",
+        spans=(GoldSpan(start=7, end=9, kind=0),),
+    )  # fmt: skip
+    row = make(legacy_cells=legacy_cells).encode(sample, tiny_tokenize())
+    ids = (row.rows[0] if make is ubert else row).ids_T
+    pieces = pieces_of(ids)
+    start = pieces.index("好")
+    assert pieces[start : start + 7] == ["好", "店", "[SEP]", "北", "京", "很", "好"]
+    assert "[MASK]" not in pieces[start:], "other special tokens of a text are text"
+    assert row.offsets_T2[:5].tolist() == [[0, 1], [1, 2], [2, 7], [7, 8], [8, 9]]
+    first = (3 if make is ubert else 4) if legacy_cells else 3
+    cells = row.rows[0].cells if make is ubert else [cell[:2] for cell in row.cells]
+    assert set(cells) == {(first, first + 1)}
+
+
 def test_a_long_text_is_cut_alike_for_all_kinds() -> None:
     sample = ExtractionSample(
         text="好" * 90 + "李白", kinds=("人", "长安北京"), task="抽取任务", subtask="新闻",
@@ -239,6 +260,23 @@ def test_the_original_never_scores_the_last_token() -> None:
         arrays = made.collate_inputs([row])
         assert PIECES[row.ids_T[arrays["firsts"][0]]] == first
         assert arrays["counts"].tolist() == [2]
+
+
+def test_the_original_keeps_one_end_of_a_relation_that_the_cut_goes_through() -> None:
+    sample = relation_samples()[0]
+    whole = uniex(legacy_cells=True).encode(sample, tiny_tokenize())
+    cells = {cell for cell in whole.cells if max(cell[:2]) >= 9}
+    assert cells == {(9, 10, 0), (9, 10, 3), (6, 9, 5), (7, 10, 5)}
+    cut = uniex(legacy_cells=True, max_positions=whole.query_end + 10)
+    row = cut.encode(sample, tiny_tokenize())
+    assert set(row.cells) == set(whole.cells) - cells | {(6, 9, 5)}
+    arrays = cut.collate([row], draw_keys(1)).arrays
+    assert arrays["span_labels"][0, row.query_end + 6, row.query_end + 9].tolist() == [0] * 5 + [1]
+    ours = uniex().encode(sample, tiny_tokenize())
+    room = int(ours.positions_T[ours.query_end]) + 1 + 9 + 1  # nine tokens of the text
+    ours = uniex(max_positions=room).encode(sample, tiny_tokenize())
+    assert (ours.num_text, ours.is_truncated) == (9, True)
+    assert not {cell for cell in ours.cells if cell[2] == 5}
 
 
 def test_two_step_batches_name_the_right_spans() -> None:

@@ -50,6 +50,15 @@ def test_the_share_is_the_ratio_and_heavy_words_are_hidden_more_often() -> None:
     assert ratios[15] / ratios[3] == pytest.approx(248 / 56, rel=0.35)
 
 
+def test_the_report_is_of_what_training_hides() -> None:
+    samples = make_samples([60] * 40)
+    objective = KnowledgeMasking(SPECIAL, mask_ratio=0.15)
+    report = objective.describe(samples, seed=7)
+    inputs = objective.build(samples, seed=7)
+    assert report.realised_ratio == inputs.target_ids_P.size / samples.ids_N.size
+    assert report != objective.describe(samples, seed=8)
+
+
 def test_words_are_hidden_whole_and_passes_draw_anew() -> None:
     samples = make_samples([80] * 30)
     chosen = _choose(samples)

@@ -15,8 +15,9 @@ from pyfsb.registry.sizes import tiny_config
 from tests.helpers.models import PIECES
 
 
-def tokenize(text: str) -> Tokenized:
-    ids = np.array([10 + ord(letter) - ord("a") for letter in text], dtype=np.int32)
+def tokenize(text: str, template: str = "{text}", /) -> Tokenized:
+    whole = template.replace("{text}", text)
+    ids = np.array([10 + ord(letter) - ord("a") for letter in whole], dtype=np.int32)
     return Tokenized(ids_T=ids, offsets_T2=np.empty((0, 2), dtype=np.int32))
 
 

@@ -12,9 +12,10 @@ from pyfsb.objectives.sft import ChatSample, ChatTurn, EncodedChat, Sft
 BOS, EOS = 1, 2
 
 
-def tokenize(text: str) -> Tokenized:
+def tokenize(text: str, template: str = "{text}", /) -> Tokenized:
     """A token for each character."""
-    ids = np.array([ord(letter) for letter in text], dtype=np.int32)
+    whole = template.replace("{text}", text)
+    ids = np.array([ord(letter) for letter in whole], dtype=np.int32)
     return Tokenized(ids_T=ids, offsets_T2=np.empty((0, 2), dtype=np.int32))
 
 
@@ -53,9 +54,10 @@ def test_without_a_begin_token_the_question_is_first() -> None:
     assert spell(row.ids_T) == "<human>:a\n<bot>:b>"
 
 
-def test_edges_of_texts_go_and_braces_stay() -> None:
-    row = encode((" {question} ", "\n{} \n"))
-    assert spell(row.ids_T) == "<<human>:{question}\n<bot>:{}>"
+def test_lines_indentation_and_braces_stay() -> None:
+    row = encode(("  {question}\n\n{text}", "  if {}:\n\n    pass"))
+    expected = "<<human>:  {question}\n\n{text}\n<bot>:  if {}:\n\n    pass>"
+    assert spell(row.ids_T) == expected
 
 
 def test_only_answers_and_their_ends_are_asked_for_at_the_token_before() -> None:

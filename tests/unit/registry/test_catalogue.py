@@ -10,12 +10,13 @@ from pyfsb.registry import (
     all_catalogue_rows,
     all_entries,
     all_headings,
+    catalogue,
     find_catalogue,
     find_model,
 )
 from pyfsb.registry.catalogue import CatalogueRow, added_rows, build_entry
 from pyfsb.registry.catalogue_facts import HEADINGS, ROWS
-from pyfsb.registry.catalogue_rows import MODELS, OWN_ENTRIES
+from pyfsb.registry.catalogue_rows import HUB_PAGES, IN_PUBLIC_CODE, MODELS, OWN_ENTRIES
 from pyfsb.registry.catalogue_sizes import SIZES
 from pyfsb.registry.taxonomy import Series
 
@@ -52,6 +53,22 @@ def test_every_size_and_every_key_is_used() -> None:
     assert set(MODELS) <= keys
     assert set(OWN_ENTRIES) <= keys
     assert {size for size, _ in MODELS.values()} == set(SIZES)
+
+
+def test_repositories_beyond_the_list_were_found_elsewhere_or_say_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    repositories = {repository for _, repository in MODELS.values()}
+    assert repositories >= HUB_PAGES | IN_PUBLIC_CODE
+    assert HUB_PAGES.isdisjoint(IN_PUBLIC_CODE)
+    assert not any("memory" in issue for row in ROWS_AND_ADDED for issue in row.known_issues)
+    monkeypatch.setattr(catalogue, "HUB_PAGES", HUB_PAGES - {"hfl/rbt3"})
+    raw = {
+        "group": "NLU系列", "heading": "RoBERTa", "model": "RBT3", "version": "3层base",
+        "frameworks": "-", "author": "HFL", "source_repository": "-", "hub_ids": "-",
+        "domain": "通用",
+    }  # fmt: skip
+    assert "found nowhere else" in catalogue._build_row(raw, "RBT3").known_issues[-1]
 
 
 def test_names_are_unique_and_found() -> None:

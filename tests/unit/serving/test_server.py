@@ -68,6 +68,33 @@ def test_wrong_v1_bodies_answer_400(body: str, client: TestClient) -> None:
     assert 'expected {"instances": [text, …]}' in response.json()["error"]
 
 
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        ('{"inputs": [{"name": "text", "datatype": "BYTES", "data": ["a"]}]}', "inputs.0.shape: "),
+        ('{"inputs": "x"}', "inputs: "),
+        ('{"instances": ["secret"]}', "inputs: "),
+        ("[]", "the body: "),
+        ("{bad", "the body: "),
+    ],
+)
+def test_bodies_that_are_not_of_v2_answer_400_in_one_line(
+    body: str, text: str, client: TestClient
+) -> None:
+    response = client.post(
+        "/v2/models/m/infer", content=body, headers={"content-type": "application/json"}
+    )
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert error.startswith(text)
+    assert 'expected {"inputs": [{"name": "text"' in error
+    assert "secret" not in error
+
+
+def test_the_family_is_passed_on() -> None:
+    assert build_parser().parse_args(["--family", "choose"]).family == "choose"
+
+
 @pytest.mark.parametrize("value", [None, 1, {"a": 1}, True])
 def test_v2_values_that_are_no_texts_answer_400(value: Any, client: TestClient) -> None:
     tensor = {"name": "text", "shape": [1], "datatype": "BYTES", "data": [value]}

@@ -105,3 +105,15 @@ def test_a_written_vocabulary_loads(tmp_path: Path) -> None:
 def test_a_folder_without_vocabulary_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="a Pegasus folder has one"):
         JiebaPegasusTokenizer(str(tmp_path / "vocab.txt"))
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("do_basic_tokenize", False), ("never_split", ["x"]), ("mask_token_sent", "<m>")],
+)
+def test_options_that_are_not_built_are_refused(tmp_path: Path, option: str, value: object) -> None:
+    folder = write_pegasus(tmp_path / "published")
+    usual = {"do_basic_tokenize": True, "never_split": None, "mask_token_sent": "<mask_1>"}
+    assert JiebaPegasusTokenizer(str(folder / "vocab.txt"), **usual).eos_token_id == 1
+    with pytest.raises(DataError, match=option):
+        JiebaPegasusTokenizer(str(folder / "vocab.txt"), **{option: value})

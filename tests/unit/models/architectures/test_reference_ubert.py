@@ -13,7 +13,7 @@ from torch import Tensor
 from pyfsb.models.architectures.ubert import ARCHITECTURE, UbertConfig, UbertForExtraction
 from pyfsb.models.key_maps import check_keys
 from pyfsb.models.row_losses import ExtractionLoss
-from pyfsb.models.row_objectives import frame_ids, make_tokenize
+from pyfsb.models.row_objectives import frame_ids
 from pyfsb.objectives.extraction import READING_TASK, ExtractionSample, GoldSpan, find_spans
 from pyfsb.objectives.extraction_ubert import EncodedKinds, UbertExtraction
 from pyfsb.objectives.row_objective import SampleKey
@@ -23,7 +23,13 @@ from tests.helpers.reference import (
     ReferenceCase,
     reference_cases,
 )
-from tests.helpers.row_cases import case_tokenizer, deviation, original_offsets, tensors
+from tests.helpers.row_cases import (
+    case_tokenizer,
+    deviation,
+    original_offsets,
+    original_tokenize,
+    tensors,
+)
 
 
 def samples_of(case: ReferenceCase) -> list[ExtractionSample]:
@@ -32,10 +38,10 @@ def samples_of(case: ReferenceCase) -> list[ExtractionSample]:
         spans = [
             GoldSpan(start=first, end=last + 1, kind=number)
             for number, choice in enumerate(row["choices"])
-            for entity in choice["entity_list"]
-            for first, last in entity["entity_idx"]
+            for entity in choice.get("entity_list", ())
+            for first, last in filter(None, entity["entity_idx"])  # empty ones count as none
         ]
-        answers = [number for number, choice in enumerate(row["choices"]) if choice["label"]]
+        answers = [number for number, choice in enumerate(row["choices"]) if choice.get("label")]
         found.append(
             ExtractionSample(
                 text=row["text"], kinds=tuple(c["entity_type"] for c in row["choices"]),
@@ -55,7 +61,7 @@ def objective(case: ReferenceCase, *, legacy: bool) -> UbertExtraction:
 
 
 def encode(case: ReferenceCase, *, legacy: bool) -> tuple[UbertExtraction, list[EncodedKinds]]:
-    ours, tokenize = objective(case, legacy=legacy), make_tokenize(case_tokenizer(case))
+    ours, tokenize = objective(case, legacy=legacy), original_tokenize(case)
     return ours, [ours.encode(sample, tokenize) for sample in samples_of(case)]
 
 
@@ -133,19 +139,19 @@ def probabilities(case: ReferenceCase, rows: dict[str, Tensor]) -> np.ndarray:
 
 def original_start(case: ReferenceCase, sample: ExtractionSample, kind: str, last: str) -> int:
     """Where the original believes that the text begins, in a question of its own making."""
-    tokenize = make_tokenize(case_tokenizer(case))
+    tokenize = original_tokenize(case)
     head = f"{sample.task}[SEP]{sample.subtask}[SEP]{kind}"
     if sample.subtask == READING_TASK:  # it forgets the task and takes the last kind for all
         head = f"{sample.subtask}[SEP]{last}"
     text = tokenize(sample.text).ids_T.tolist()
-    row = [-1, *tokenize(f"{head}[SEP]{sample.text}").ids_T.tolist()]
+    row = [-1, *tokenize(sample.text, f"{head}[SEP]{{text}}").ids_T.tolist()]
     return next(n for n in range(len(row)) if row[n : n + len(text)] == text)
 
 
 def original_names(
     case: ReferenceCase, sample: ExtractionSample, number: int, square: np.ndarray
-) -> list[tuple[str, float]]:
-    """What the original's decoding makes of a kind's allowed cells."""
+) -> tuple[list[tuple[str, float]], list[float]]:
+    """What the original's decoding makes of a kind's allowed cells; scores of those without name."""
     tokenizer, threshold = case_tokenizer(case), case.config["args"]["threshold"]
     offsets = original_offsets(sample.text, tokenizer)
     start = original_start(case, sample, sample.kinds[number], sample.kinds[-1])
@@ -156,12 +162,16 @@ def original_names(
     else:
         cells = find_spans(square, threshold=threshold, max_spans=None)
     names: dict[str, float] = {}
+    unnamed: list[float] = []
     for first, last, score in cells:
         ends = [place - start for place in (first, last)]
         known = all(0 <= end < len(offsets) for end in ends)
         name = sample.text[offsets[ends[0]][0] : offsets[ends[1]][-1] + 1] if known else ""
-        names.setdefault(name, score)
-    return list(names.items())
+        if name:
+            names.setdefault(name, score)
+        else:
+            unnamed.append(score)
+    return list(names.items()), unnamed
 
 
 @reference_cases("ubert")
@@ -183,10 +193,14 @@ def test_answers_are_those_of_the_original(case: ReferenceCase) -> None:
             first = row.rows[number].first
             square = squares[number].copy()
             square[:first], square[:, :first] = 0, 0
-            found = original_names(case, sample, number, square)
+            found, unnamed = original_names(case, sample, number, square)
             wanted = [(entity["entity_name"], entity["score"]) for entity in choice["entity_list"]]
-            assert [name for name, _ in found] == [name for name, _ in wanted]
-            assert [s for _, s in found] == pytest.approx([s for _, s in wanted], abs=1.1e-5)
+            named = [(name, score) for name, score in wanted if name]
+            assert [name for name, _ in found] == [name for name, _ in named]
+            assert [s for _, s in found] == pytest.approx([s for _, s in named], abs=1.1e-5)
+            # How much of the padding it looks at no case says; what it finds there has no name.
+            for score in (score for name, score in wanted if not name):
+                assert any(score == pytest.approx(other, abs=1.1e-5) for other in unnamed)
 
 
 @reference_cases("ubert")
@@ -196,7 +210,7 @@ def test_ours_scores_tokens_of_the_text_only(case: ReferenceCase) -> None:
     for sample, row in zip(samples_of(case), encoded, strict=True):
         batch = tensors(ours.collate_inputs(row.rows))
         squares = probabilities(case, batch)
-        text = make_tokenize(case_tokenizer(case))(sample.text)
+        text = original_tokenize(case)(sample.text)
         for kind, square in zip(row.rows, squares, strict=True):
             assert 0 <= kind.first < kind.first + kind.num_scored <= kind.ids_T.size
             if sample.is_classification:

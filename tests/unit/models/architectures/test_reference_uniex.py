@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyfsb.data.extraction_rows import UniexRow
+from pyfsb.data.extraction_rows import ENTITY_TASK, UniexRow
 from pyfsb.inference.extract import decode_schema
 from pyfsb.models.architectures.uniex import ARCHITECTURE, UniexConfig, UniexForExtraction
 from pyfsb.models.key_maps import check_keys
 from pyfsb.models.row_losses import ExtractionLoss, scored_tokens
-from pyfsb.models.row_objectives import build_extraction_objective, make_tokenize
-from pyfsb.objectives.extraction import ExtractionSample
+from pyfsb.models.row_objectives import build_extraction_objective
+from pyfsb.objectives.extraction import READING_TASK, ExtractionSample
 from pyfsb.objectives.extraction_uniex import EncodedSchema, UniexExtraction
 from pyfsb.objectives.extraction_uniex_decoding import (
     TypedSpan,
@@ -31,7 +31,13 @@ from tests.helpers.reference import (
     ReferenceCase,
     reference_cases,
 )
-from tests.helpers.row_cases import case_tokenizer, deviation, original_offsets, tensors
+from tests.helpers.row_cases import (
+    case_tokenizer,
+    deviation,
+    original_offsets,
+    original_tokenize,
+    tensors,
+)
 
 ENTITY_THRESHOLD = 0.5
 """What the original takes for entities, whatever it is told."""
@@ -57,13 +63,16 @@ def encode(
     limit = case.config["args"]["max_length"] if legacy else config.max_position_embeddings
     ours = build_extraction_objective(config, tokenizer, max_tokens=limit)
     assert isinstance(ours, UniexExtraction)
-    return ours, [ours.encode(sample, make_tokenize(tokenizer)) for sample in samples_of(case)]
+    return ours, [ours.encode(sample, original_tokenize(case)) for sample in samples_of(case)]
 
 
 def original_batch(case: ReferenceCase) -> dict[str, Tensor]:
     args = case.config["args"]
-    ours, encoded = encode(case, legacy=True, two_step=args["fast_ex_mode"] and args["train"])
-    return tensors(ours.collate(encoded, keys(len(encoded))).arrays)
+    ours, encoded = encode(case, legacy=True, two_step=args["fast_ex_mode"])
+    batch = tensors(ours.collate(encoded, keys(len(encoded))).arrays)
+    if not args["train"]:  # it opens the cells of its fast mode, but takes every token
+        batch["text_positions"] = scored_tokens(batch["firsts"], batch["counts"])[0]
+    return batch
 
 
 def keys(count: int) -> list[SampleKey]:
@@ -146,21 +155,45 @@ def cube_of(case: ReferenceCase, ours: UniexExtraction, row: EncodedSchema) -> n
 
 def original_entity(case: ReferenceCase, sample: ExtractionSample, span: TypedSpan) -> Json:
     """An entity as the original writes it: its first token is the [SEP] before the text."""
-    offsets = original_offsets(sample.text, case_tokenizer(case), unknown_width=5)
-    ends = (span.first - 1, span.last - 1)
-    known = all(0 <= end < len(offsets) and offsets[end] for end in ends)
-    first, last = (offsets[ends[0]][0], offsets[ends[1]][-1]) if known else (0, 0)
+    text, first, last = original_span(case, sample, span.first, span.last)
     return {
-        "entity_text": sample.text[first : last + 1] if known else "",
+        "entity_text": text,
         "entity_type": sample.kinds[span.kind],
         "score": pytest.approx(span.score, abs=1.1e-5),
         "entity_index": [[first, last]],
     }
 
 
+def original_span(
+    case: ReferenceCase, sample: ExtractionSample, *tokens: int
+) -> tuple[str, int, int]:
+    """Text, first and last character of a span, empty where it leaves the text."""
+    offsets = original_offsets(sample.text, case_tokenizer(case), writes_whole_names=True)
+    ends = [token - 1 for token in tokens]
+    if not all(0 <= end < len(offsets) and offsets[end] for end in ends):
+        return "", 0, 0
+    first, last = offsets[ends[0]][0], offsets[ends[1]][-1]
+    return sample.text[first : last + 1], first, last
+
+
+def original_reading(case: ReferenceCase, sample: ExtractionSample, cube: np.ndarray) -> Json:
+    """The best cell of all questions answers each of them."""
+    place = np.unravel_index(int(cube[..., 1:].argmax()), cube[..., 1:].shape)
+    score = float(cube[..., 1:][place])
+    text, index = "", []
+    if score >= case.config["args"]["threshold_entity"]:
+        text, *index = original_span(case, sample, int(place[0]), int(place[1]))
+    answer = {"score": pytest.approx(score, abs=1.1e-5), "entity_idx": [index]}
+    return [{"entity_name": text, "entity_type": kind, **answer} for kind in sample.kinds]
+
+
 def original_answer(case: ReferenceCase, sample: ExtractionSample, cube: np.ndarray) -> Json:
     args = case.config["args"]
     every: Any = {"threshold": ENTITY_THRESHOLD, "max_spans": None}
+    if sample.task == READING_TASK:
+        return {"entity_list": original_reading(case, sample, cube)}
+    if not sample.schema and sample.task != ENTITY_TASK:
+        return {}  # of other tasks it hands back what it was given
     if not sample.schema:
         spans = find_typed_spans(cube, range(len(sample.kinds)), **every)
         entities = [original_entity(case, sample, span) for span in spans]
@@ -215,7 +248,7 @@ def test_ours_scores_every_token_of_the_text(case: ReferenceCase, two_step: bool
     ours, encoded = encode(case, legacy=False, two_step=two_step)
     theirs, legacy = encode(case, legacy=True, two_step=two_step)
     for sample, row, other in zip(samples_of(case), encoded, legacy, strict=True):
-        text = make_tokenize(case_tokenizer(case))(sample.text).ids_T
+        text = original_tokenize(case)(sample.text).ids_T
         cube = cube_of(case, ours, row)
         assert row.num_text == text.size or row.is_truncated
         if row.ids_T.size == other.ids_T.size and not other.is_truncated:

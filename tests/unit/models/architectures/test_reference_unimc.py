@@ -13,7 +13,7 @@ from pyfsb.models.architectures.unimc import masked_hidden
 from pyfsb.models.key_maps import KeyMap
 from pyfsb.models.language_losses import vocabulary_logits
 from pyfsb.models.row_losses import ChoiceLoss, choice_logits
-from pyfsb.models.row_objectives import frame_ids, make_tokenize
+from pyfsb.models.row_objectives import frame_ids
 from pyfsb.objectives.multiple_choice import (
     NO_TARGET,
     ChoiceSample,
@@ -27,7 +27,7 @@ from tests.helpers.reference import (
     ReferenceCase,
     reference_cases,
 )
-from tests.helpers.row_cases import case_tokenizer, deviation, tensors
+from tests.helpers.row_cases import case_tokenizer, deviation, original_tokenize, tensors
 
 KEYS = KeyMap(rules=((r"^bert\.", ""),), dropped=(r"bert\.bert\.embeddings\.position_ids",))
 
@@ -35,8 +35,8 @@ KEYS = KeyMap(rules=((r"^bert\.", ""),), dropped=(r"bert\.bert\.embeddings\.posi
 def samples_of(case: ReferenceCase) -> list[ChoiceSample]:
     return [
         ChoiceSample(
-            text=row["texta"], text_pair=row["textb"], question=row["question"],
-            options=tuple(row["choice"]), answer=row["label"],
+            text=row["texta"], text_pair=row.get("textb", ""), question=row.get("question", ""),
+            options=tuple(row["choice"]), answer=row.get("label", 0),
         )
         for row in case.json("samples.json")
     ]  # fmt: skip
@@ -54,7 +54,7 @@ def objective(case: ReferenceCase, **changes: Any) -> MultipleChoice:
 
 def encode(case: ReferenceCase, **changes: Any) -> tuple[MultipleChoice, list[EncodedChoice]]:
     ours = objective(case, **changes)
-    tokenize = make_tokenize(case_tokenizer(case))
+    tokenize = original_tokenize(case)
     return ours, [ours.encode(sample, tokenize) for sample in samples_of(case)]
 
 
@@ -150,7 +150,7 @@ def test_answers_are_those_of_the_original(case: ReferenceCase) -> None:
 @reference_cases("unimc")
 def test_ours_keeps_options_and_ignores_padding(case: ReferenceCase) -> None:
     ours, rows = encode(case, legacy_shortening=False, legacy_targets=False, max_positions=512)
-    tokenize, frame = make_tokenize(case_tokenizer(case)), ours.frame
+    tokenize, frame = original_tokenize(case), ours.frame
     for sample, row in zip(samples_of(case), rows, strict=True):
         assert len(row.slots_S) == len(sample.options)
         ends = [*row.slots_S[1:].tolist(), row.zone_end]

@@ -14,6 +14,7 @@ from transformers import (
     AutoModel,
     BertConfig,
     BertForSequenceClassification,
+    BertModel,
     CLIPConfig,
     CLIPModel,
 )
@@ -122,6 +123,22 @@ def test_released_towers_become_one_model() -> None:
     expected = expected_BD @ expected_ID.T * torch.tensor(4.0).exp()
     torch.testing.assert_close(found.logits_per_text, expected)
     torch.testing.assert_close(model.get_text_features(ids), text(ids).logits)
+
+
+def test_a_text_tower_without_a_map_is_joined_with_the_identity() -> None:
+    """As the ViT-H was released: what a BertModel pools is the text's vector."""
+    _, clip = released_towers()
+    text = BertModel(BertConfig(**TEXT, architectures=["BertModel"])).eval()
+    width = text.config.hidden_size
+    with pytest.raises(CheckpointError, match=f"vectors of {width} numbers, the CLIP of 12"):
+        join_configs(text.config.to_dict(), clip.config.to_dict())
+    own = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1, "vocab_size": 70}
+    clip = CLIPModel(CLIPConfig(text_config=own, vision_config=VISION, projection_dim=width)).eval()
+    model = TaiyiClipModel(join_configs(text.config.to_dict(), clip.config.to_dict())).eval()
+    model.load_state_dict(join_weights(text.state_dict(), clip.state_dict(), model))
+    ids = torch.randint(5, 60, (3, 7))
+    with torch.no_grad():
+        torch.testing.assert_close(model.get_text_features(ids), text(ids).pooler_output)
 
 
 def test_towers_that_do_not_fit_are_refused() -> None:
