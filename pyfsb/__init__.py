@@ -34,12 +34,16 @@ def load(name_or_uri: str, *, family: str | None = None) -> Predictor:
 
     Raises:
         CheckpointError: Nothing usable is there.
-        UnknownNameError: Neither a place nor a registered name.
+        UnknownNameError: Neither a place nor a registered name, or no such family.
     """
     from importlib import import_module
 
     from pyfsb.config import Family
+    from pyfsb.errors import UnknownNameError
 
+    known = [member.value for member in Family]
+    if family is not None and family not in known:
+        raise UnknownNameError(f"family (known: {', '.join(known)})", family, known)
     wanted = Family(family) if family else None
     load_predictor = import_module("pyfsb.inference.loading").load_predictor
     predictor: Predictor = load_predictor(name_or_uri, family=wanted)

@@ -141,6 +141,8 @@ def _explain(schema: type[BaseModel], problem: ErrorDetails) -> str:
         return f"missing key {path!r}"
     shown = repr(problem["input"])
     message = problem["msg"].removeprefix("Value error, ")
+    if not path:  # a rule about several fields names them itself
+        return message
     return f"{path} = {shown if len(shown) <= 80 else shown[:77] + '...'}: {message}"
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 import pyfsb
 from pyfsb.cli.arguments import Commands, print_text
 from pyfsb.config import Family
-from pyfsb.errors import EXIT_OK
+from pyfsb.errors import EXIT_OK, DataError
 from pyfsb.schema import canonical_json, parse, parse_yaml_mapping
 
 _WITH_FIELDS: Final = (Family.CHOOSE, Family.EXTRACT, Family.IMAGE_TEXT, Family.CLASSIFY_IMAGE)
@@ -39,8 +39,27 @@ def add_commands(commands: Commands) -> None:
     parser.set_defaults(handler=_predict)
 
 
+def _read_lines() -> list[str]:
+    """Return the lines of stdin that are not blank.
+
+    Raises:
+        DataError: One is not UTF-8, or there is none.
+    """
+    lines = []
+    for number, line in enumerate(sys.stdin.buffer, start=1):
+        try:
+            text = line.decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as exc:
+            raise DataError(f"stdin line {number} is not UTF-8 at byte {exc.start + 1}") from None
+        if text.strip():
+            lines.append(text)
+    if not lines:
+        raise DataError("no text: give some behind MODEL, or lines on stdin")
+    return lines
+
+
 def _predict(arguments: argparse.Namespace) -> int:
-    texts = arguments.texts or [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    texts = arguments.texts or _read_lines()
     model = pyfsb.load(arguments.model, family=arguments.family)
     inputs: list[Any] = []
     for number, text in enumerate(texts):

@@ -68,7 +68,7 @@ class ModelSpec(Schema):
     name: str
     """A registered name or alias; `fsb models list` shows them."""
     config: dict[str, bool | int | float | str] = {}
-    """Overrides of the entry's architecture config, such as `hidden_size: 128`."""
+    """Overrides of the entry's config, such as `hidden_size: 128`; a checkpoint's is fixed."""
     checkpoint: str | None = None
     """First weights: a folder or s3:// (a run's training folder, or a Hugging Face folder with
     safetensors), hf://org/name or modelscope://org/name with or without @revision, a registered

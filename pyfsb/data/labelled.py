@@ -132,17 +132,21 @@ def with_labels(task: TaskSpec, rows: Iterable[tuple[int, Json]], *, source: str
     Rows without a readable label are passed over: `parse_rows` names them all.
 
     Raises:
-        DataError: Fewer than two labels occur (tag: none); names the wrong rows if they are why.
+        DataError: There are no rows, or fewer than two labels occur (tag: none); names the wrong
+            rows if they are why.
     """
     if task.labels:
         return task
     found: set[str] = set()
     problems: list[str] = []
+    number = 0
     for number, row in rows:
         try:
             found |= labels_in(row, task)
         except ValueError as exc:
             problems.append(f"line {number}: {exc}")
+    if not number:
+        raise DataError(f"{source} holds no rows")
     if len(found) < _num_labels_needed(task):
         if problems:
             raise _wrong_rows(problems, source)

@@ -28,7 +28,8 @@ from pyfsb.evaluation.rows import TaskRows, describe_rows, read_task_rows, tasks
 from pyfsb.evaluation.scoring import Scored, score_answers
 from pyfsb.evaluation.submission import write_submission
 from pyfsb.inference.loading import load_predictor
-from pyfsb.models.loading import count_stored_parameters, open_weights
+from pyfsb.models.loading import count_stored_parameters, load_config, open_weights
+from pyfsb.models.overrides import check_held
 from pyfsb.processes import StopRequest
 from pyfsb.records import (
     EvalReport,
@@ -121,6 +122,8 @@ def _start(spec: RunSpec, workspace: Workspace, group: ProcessGroup, stop: StopR
     if uri is None:
         raise CheckpointError("nothing to evaluate: set model.checkpoint or data.corpus")
     weights = open_weights(uri)
+    if not trained:
+        check_held(load_config(weights.model_folder), spec.model.config, source=uri)
     model = find_model(spec.model.name).name
     return _Job(
         spec=spec,

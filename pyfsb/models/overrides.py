@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Values of a spec's `model.config`: refused before a library stumbles over them.
 
-Called by `building`. Looks at names and kinds of values; never builds anything. What fields there
-are and how they go together is the business of the config's class.
+Called by `building`, training and evaluation. Looks at names and kinds of values; never builds
+anything. What fields there are and how they go together is the business of the config's class.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Any, Final
 
 from huggingface_hub.errors import StrictDataclassError
@@ -67,6 +68,27 @@ def check_override(key: str, value: Any, known: Any) -> None:
     expected = _find_fault(name, value, known)
     if expected:
         raise ConfigError(f"model.config.{key} = {value!r}: expected {expected}")
+
+
+def check_held(config: PreTrainedConfig, overrides: Mapping[str, Any], *, source: str) -> None:
+    """Refuse overrides that weights at hand contradict: their own config decides.
+
+    Args:
+        config: Of the weights.
+        overrides: The spec's `model.config`.
+        source: Where the weights are from, for the message.
+
+    Raises:
+        ConfigError: Names the first one and what the weights have.
+    """
+    for key, value in overrides.items():
+        part, _, field = key.rpartition(".")
+        held = getattr(getattr(config, part, None) if part else config, field, None)
+        if held != value:
+            raise ConfigError(
+                f"model.config.{key} = {value!r}, but the weights of {source} have {held!r}, and "
+                "they decide: leave it out, or leave model.checkpoint out"
+            )
 
 
 def check_heads(config: PreTrainedConfig, architecture: str) -> None:

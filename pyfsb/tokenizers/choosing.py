@@ -75,7 +75,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
             }
         tokenizer = chosen.from_pretrained(folder, **options)
     except (OSError, ValueError, KeyError, TypeError, DataError) as exc:
-        raise CheckpointError(f"{folder}: cannot load the tokenizer: {exc}") from None
+        reason = str(exc) if isinstance(exc, OSError | ValueError) else repr(exc)
+        raise CheckpointError(f"{folder}: cannot load the tokenizer: {reason}") from None
     return tokenizer
 
 

@@ -114,9 +114,11 @@ class NgramLexicon:
         self.kind = NgramKind(kind)
         self.lines = tuple(lines)
         numbers, texts, frequencies = self._parse()
-        runs = [list(run) for run in encode(texts)]
+        runs = [list(run) for run in encode(texts)] if texts else []
         if len(runs) != len(texts):
             raise DataError(f"{len(texts)} n-grams became {len(runs)} runs of tokens")
+        self.num_ngrams = len(runs)
+        """Lines that are n-grams; the others were skipped."""
         self._frequencies = np.zeros(self.size, dtype=np.int64)
         self._frequencies[numbers] = frequencies
         kept = [
@@ -147,7 +149,7 @@ class NgramLexicon:
             unknown_id: Of the token for what the vocabulary lacks.
 
         Raises:
-            DataError: It is missing, not UTF-8, or a line is wrong.
+            DataError: It is missing, not UTF-8, holds no n-gram, or a line is wrong.
         """
         file = Path(path) / NGRAM_FILE if Path(path).is_dir() else Path(path)
         try:
@@ -162,9 +164,12 @@ class NgramLexicon:
         except UnicodeDecodeError as exc:
             raise DataError(f"{file} is not UTF-8: {exc}") from None
         try:
-            return cls(lines, kind=NgramKind(kind), encode=encode, unknown_id=unknown_id)
+            lexicon = cls(lines, kind=NgramKind(kind), encode=encode, unknown_id=unknown_id)
         except DataError as exc:
             raise DataError(f"{file}: {exc}") from None
+        if not lexicon.num_ngrams:
+            raise DataError(f"{file} has {len(lines)} lines; expected some of `ngram,frequency`")
+        return lexicon
 
     def write(self, folder: str | os.PathLike[str]) -> Path:
         """Write ngram.txt into a folder, every line as it was read; return its path."""

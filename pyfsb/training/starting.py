@@ -22,6 +22,7 @@ from pyfsb.models.architectures import find_architecture
 from pyfsb.models.building import build_config, build_model, decoder_start, max_positions
 from pyfsb.models.loading import check_fits, load_config, load_model, load_tokenizer, open_weights
 from pyfsb.models.ngrams import find_lexicon
+from pyfsb.models.overrides import check_held
 from pyfsb.models.row_objectives import chat_ends
 from pyfsb.models.vocabulary_surgery import extend_model, find_sources
 from pyfsb.objectives import Objective, SpecialIds, make_objective
@@ -237,6 +238,13 @@ def _load_first(
     assert spec.model.checkpoint is not None
     found = open_weights(spec.model.checkpoint)
     folder, has_order_head = found.model_folder, _has_order_head(plan)
+    held = load_config(folder)
+    if held.model_type != plan.entry.architecture:
+        raise CheckpointError(
+            f"{spec.model.checkpoint} is a {held.model_type}, {plan.entry.name} is a "
+            f"{plan.entry.architecture}"
+        )
+    check_held(held, spec.model.config, source=spec.model.checkpoint)
     extension = _find_extension(spec, tokenizer_uri, folder)
 
     def load() -> PreTrainedModel:
@@ -255,11 +263,6 @@ def _load_first(
     has_text = plan.entry.tokenizer != "none"
     if has_text:
         check_fits(model, load_tokenizer(extension.folder), extension.folder)
-    if model.config.model_type != plan.entry.architecture:
-        raise CheckpointError(
-            f"{spec.model.checkpoint} is a {model.config.model_type}, {plan.entry.name} is a "
-            f"{plan.entry.architecture}"
-        )
     return Start(
         model=model,
         pieces=read_pieces_of(extension.folder) if has_text else [],

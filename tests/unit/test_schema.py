@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import model_validator
 
 from pyfsb.errors import ConfigError
 from pyfsb.schema import Schema, canonical_json, digest, parse, parse_yaml, parse_yaml_mapping
@@ -39,6 +40,21 @@ def test_errors_name_the_field_and_what_is_right(value: dict[str, object], text:
         parse(Outer, value, source="spec.yaml")
     assert str(caught.value).startswith("spec.yaml: ")
     assert text in str(caught.value)
+
+
+def test_a_rule_about_several_fields_speaks_for_itself() -> None:
+    class Pair(Schema):
+        low: int
+        high: int
+
+        @model_validator(mode="after")
+        def _rises(self) -> Pair:
+            if self.low > self.high:
+                raise ValueError(f"low {self.low} is above high {self.high}")
+            return self
+
+    with pytest.raises(ConfigError, match="^x: low 2 is above high 1$"):
+        parse(Pair, {"low": 2, "high": 1}, source="x")
 
 
 def test_every_problem_is_named_at_once() -> None:

@@ -180,3 +180,10 @@ def test_bad_lexicons_say_what_is_wrong(tmp_path: Path) -> None:
         NgramLexicon(["ab,1"], kind="zen1", encode=lambda _: [[1, 1 << 21]], unknown_id=None)
     with pytest.raises(DataError, match="1 n-grams became 0 runs"):
         NgramLexicon(["ab,1"], kind="zen1", encode=lambda _: [], unknown_id=None)
+
+
+@pytest.mark.parametrize("text", ["", "no frequency\n"])
+def test_a_lexicon_without_ngrams_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "ngram.txt").write_text(text)
+    with pytest.raises(DataError, match=rf"ngram.txt has {text.count(chr(10))} lines; expected"):
+        NgramLexicon.read(tmp_path, kind="zen2", encode=encode)

@@ -11,10 +11,10 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-from pyfsb.config import RunSpec, Stage
+from pyfsb.config import Family, RunSpec, Stage
 from pyfsb.data.prepare import prepare
 from pyfsb.data.vocabulary import write_tokenizer
-from pyfsb.errors import ConfigError
+from pyfsb.errors import CheckpointError, ConfigError
 from pyfsb.inference.generate import Generator
 from pyfsb.inference.rewrite import Rewriter
 from pyfsb.models.loading import load_tokenizer
@@ -27,7 +27,7 @@ from pyfsb.training.protocol import SampleSource
 from pyfsb.training.row_corpus import open_rows
 from pyfsb.training.sources import CorpusPlace, open_corpus
 from pyfsb.training.starting import Plan, Start, build_objective, build_start, plan_training
-from tests.helpers.models import PIECES
+from tests.helpers.models import MODELS, PIECES, write_model
 
 TEXT = "今天早上，老师在北京读了一本新书。大家都很高兴。"
 ALONE = ProcessGroup(rank=0, size=1, device=torch.device("cpu"))
@@ -214,3 +214,15 @@ def test_objectives_that_a_model_cannot_learn_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         begin(tmp_path, name, rows=objective == "sft", objective={"name": objective})
+
+
+def test_weights_at_hand_decide_over_the_config(tmp_path: Path) -> None:
+    name = MODELS[0]
+    folder = write_model(tmp_path / "bert", MODELS[0], Family.FILL_MASK)
+    with pytest.raises(ConfigError, match=r"num_hidden_layers = 7, but the weights of .* have \d"):
+        begin(
+            tmp_path / "a", name,
+            model={"checkpoint": str(folder), "config": {"num_hidden_layers": 7}},
+        )  # fmt: skip
+    with pytest.raises(CheckpointError, match="is a .*bert, Wenzhong-GPT2-110M is a gpt2"):
+        begin(tmp_path / "b", "Wenzhong-GPT2-110M", model={"checkpoint": str(folder)})
