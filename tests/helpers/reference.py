@@ -7,6 +7,7 @@ form: FAMILY/CASE/config.json …).
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -68,7 +69,9 @@ def _find(family: str) -> dict[str, Path]:
         for folder in sorted((root / family).glob("*/")):
             if not (folder / "config.json").is_file():
                 continue
-            content = (folder / "config.json").read_bytes()
+            content = b"".join(
+                hashlib.sha256(path.read_bytes()).digest() for path in sorted(folder.glob("*.*"))
+            )
             if content not in seen:
                 seen.add(content)
                 # Another case of the same name is no reason to leave either out.
