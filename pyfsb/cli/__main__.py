@@ -47,24 +47,9 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Return the parsed arguments.
-
-    argparse gives a list of texts away with the first positional argument, so that those behind an
-    option (`fsb predict MODEL --family tag TEXT`) are left over: they are put where they belong.
-    """
-    parser = build_parser()
-    parsed, left = parser.parse_known_args(arguments)
-    if left and getattr(parsed, "texts", None) == [] and not left[0].startswith("-"):
-        parsed.texts, left = left, []
-    if left:
-        parser.error(f"unrecognized arguments: {' '.join(left)}")
-    return parsed
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    parsed = parse(arguments)
+    parsed = build_parser().parse_args(arguments)
     return run_stage_main(lambda: int(parsed.handler(parsed)))
 
 
