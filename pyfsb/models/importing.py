@@ -39,7 +39,7 @@ from pyfsb.models.architectures import find_architecture
 from pyfsb.models.building import find_class
 from pyfsb.models.hub import INDEX_NAME, WEIGHTS_NAME, hash_sha256
 from pyfsb.models.import_sources import Source
-from pyfsb.models.key_maps import KeyMap
+from pyfsb.models.key_maps import KeyMap, check_numbers
 from pyfsb.models.loading import IMPORT_RECORD_NAME  # as it loads, it registers and quiets
 from pyfsb.records import FileEntry
 from pyfsb.registry import ModelEntry, find_model
@@ -263,8 +263,7 @@ def _read_weights(found: Source, partial: Path, limits: Limits, work: _Work) -> 
             tensors = load_file(target)
         except (SafetensorError, OSError) as exc:
             raise CheckpointError(f"{path}: not whole safetensors: {exc}") from None
-        twice = sorted(set(tensors) & set(state))
-        if twice:
+        if twice := sorted(set(tensors) & set(state)):
             raise CheckpointError(f"{path.name} has {twice[0]!r} again; another file has it too")
         state |= tensors
     return state
@@ -286,6 +285,7 @@ def _write(
     state: Mapping[str, Tensor], config: PreTrainedConfig, found: Source, partial: Path
 ) -> None:
     """Write weights and config as `save_pretrained` does, in shards where they are large."""
+    check_numbers(state, source=found.uri)
     for path in partial.glob("model*.safetensors*"):
         path.unlink()
     split = split_torch_state_dict_into_shards(dict(state), max_shard_size=_MAX_SHARD)

@@ -53,6 +53,25 @@ class KeyMap:
         return converted
 
 
+def check_numbers(state: Mapping[str, Tensor], *, source: str) -> None:
+    """Refuse weights that are no numbers: with one of them every answer is none.
+
+    Args:
+        state: Tensors by name.
+        source: Where they are from, for the message.
+
+    Raises:
+        CheckpointError: Names the first tensor that has some, and how many.
+    """
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            num_wrong = int((~tensor.isfinite()).sum())
+            raise CheckpointError(
+                f"{source}: {num_wrong} of the {tensor.numel()} numbers of {name} are infinite or "
+                "none at all; the file is damaged, or was saved by a training that had diverged"
+            )
+
+
 def check_keys(
     found: Mapping[str, Tensor],
     expected: Mapping[str, Tensor],

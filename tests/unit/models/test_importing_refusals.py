@@ -16,7 +16,14 @@ from pyfsb.models.loading import imported_name
 from pyfsb.registry import find_entry
 from tests.helpers.models import PIECES
 from tests.helpers.reference import GOLDEN, ReferenceCase
-from tests.unit.models.test_importing import NAME, ORIGINALS, Malicious, publish, publish_plain
+from tests.unit.models.test_importing import (
+    NAME,
+    ORIGINALS,
+    Malicious,
+    make_state,
+    publish,
+    publish_plain,
+)
 
 
 def test_old_and_plain_pickles_are_refused_without_a_hint_to_trust_them(tmp_path: Path) -> None:
@@ -61,6 +68,16 @@ def test_the_config_names_the_class_that_loads_it_whatever_was_published(tmp_pat
     (tmp_path / "0" / RECORD_NAME).write_text("[]")
     with pytest.raises(CheckpointError, match="not the record of an import"):
         imported_name(tmp_path / "0")
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    state = make_state()
+    state["bert.encoder.layer.0.output.dense.bias"][1] = torch.nan
+    state["bert.encoder.layer.0.output.dense.bias"][2] = torch.inf
+    folder = publish_plain(tmp_path / "from", state)
+    with pytest.raises(CheckpointError, match=r"2 of the \d+ numbers of bert\.encoder\.layer\.0"):
+        import_model(str(folder), NAME, tmp_path / "to")
+    assert not (tmp_path / "to").exists()
 
 
 @pytest.mark.parametrize(
